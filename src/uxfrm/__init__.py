@@ -1,0 +1,3 @@
+"""The Linux kernel's XFRM framework (IPsec) in user space."""
+
+__version__ = "0.1.0"

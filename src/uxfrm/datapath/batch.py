@@ -1,0 +1,129 @@
+"""A batch of packets: one byte buffer, and one record per packet that says where it is and what became of it.
+
+The record is the whole of what the path learns about a packet; `explain` prints it and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+from uxfrm.model.template import MAX_DEPTH
+
+Bytes = npt.NDArray[np.uint8]
+Int64s = npt.NDArray[np.int64]
+
+# Room for the outer headers of nested tunnels in front, and for padding, trailer and ICV behind.
+HEADROOM = 192
+TAILROOM = 320
+
+PACKET_DTYPE = np.dtype(
+    [
+        # where it is: data[offset : offset + length] inside its own slot [low, high)
+        ("offset", np.int64),
+        ("length", np.int64),
+        ("low", np.int64),
+        ("high", np.int64),
+        # what came with it
+        ("mark", np.int64),
+        ("ifindex", np.int64),
+        ("time", np.int64),  # wall-clock seconds
+        # its IP header (of the current layer)
+        ("family", np.int64),
+        ("header", np.int64),  # bytes before the upper-layer header
+        ("proto", np.int64),
+        ("nexthdr", np.int64),  # offset in data of the byte that names `proto`
+        ("fragment", np.int64),
+        # the IPsec header that was on the wire, and the one last read
+        ("wire_proto", np.int64),
+        ("wire_spi", np.int64),
+        ("wire_seq", np.int64),
+        ("spi", np.int64),
+        ("seq", np.int64),
+        ("seq_hi", np.int64),
+        ("top", np.int64),  # newest sequence number and width of the window it was judged by
+        ("window", np.int64),
+        # the way so far
+        ("depth", np.int64),
+        ("path", np.int64, (MAX_DEPTH,)),  # rows of the states, outermost first
+        ("pathgen", np.int64, (MAX_DEPTH,)),  # their genids
+        ("bundle", np.int64),
+        ("job", np.int64),  # its place in this run's crypto jobs, -1 for none
+        # the end
+        ("outcome", np.int64),
+        ("policy", np.int64),  # slot of the policy that took it, -1 for none
+        ("detail", np.int64),  # number of a remembered explanation, 0 for none
+    ],
+    align=True,
+)
+
+PACKETS: Any = numba.from_dtype(PACKET_DTYPE)[::1]
+DATA: Any = numba.uint8[::1]
+I64: Any = numba.int64
+I64S: Any = numba.int64[::1]
+JOBS: Any = numba.int64[:, ::1]
+
+
+class Batch:
+    """`data` is the buffer (uint8), `packets` the records (PACKET_DTYPE), in the packets' order."""
+
+    __slots__ = ("data", "packets")
+
+    def __init__(self, data: Bytes, packets: Any) -> None:
+        self.data = data
+        self.packets = packets
+
+    def __len__(self) -> int:
+        return int(self.packets.shape[0])
+
+    @classmethod
+    def pack(cls, packets: Sequence[bytes], time_s: int = 0, mark: int = 0, ifindex: int = 0) -> Batch:
+        """Copy IP packets into one buffer with room around each."""
+        lengths = np.fromiter((len(p) for p in packets), np.int64, len(packets))
+        slots = lengths + (HEADROOM + TAILROOM)
+        highs = np.cumsum(slots)
+        lows = highs - slots
+        data = np.zeros(int(highs[-1]) if len(packets) else 0, np.uint8)
+        for packet, low in zip(packets, lows, strict=True):
+            at = int(low) + HEADROOM
+            data[at : at + len(packet)] = np.frombuffer(packet, np.uint8)
+        return cls.view(data, lows + HEADROOM, lengths, lows, highs, time_s, mark, ifindex)
+
+    @classmethod
+    def view(
+        cls,
+        data: Bytes,
+        offset: Int64s,
+        length: Int64s,
+        low: Int64s | None = None,
+        high: Int64s | None = None,
+        time_s: Int64s | int = 0,
+        mark: int = 0,
+        ifindex: int = 0,
+    ) -> Batch:
+        """Describe packets where they lie; without `low` and `high` there is no room around them."""
+        records = np.zeros(offset.shape[0], PACKET_DTYPE)
+        records["offset"] = offset
+        records["length"] = length
+        records["low"] = offset if low is None else low
+        records["high"] = offset + length if high is None else high
+        records["time"] = time_s
+        records["mark"] = mark
+        records["ifindex"] = ifindex
+        records["policy"] = -1
+        records["bundle"] = -1
+        return cls(data, records)
+
+    def packet(self, index: int) -> bytes:
+        """The bytes of one packet as they are now."""
+        p = self.packets[index]
+        at = int(p["offset"])
+        return self.data[at : at + int(p["length"])].tobytes()
+
+    def select(self, low: int, high: int) -> Batch:
+        """Packets [low, high) as a batch over the same memory."""
+        return Batch(self.data, self.packets[low:high])

@@ -1,0 +1,190 @@
+"""What both directions of the path share: tables, keys, flows, policy slots, scratch arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from uxfrm.datapath import esp
+from uxfrm.datapath.batch import Batch, Int64s
+from uxfrm.datapath.crypto.keyring import Keyring
+from uxfrm.datapath.flowtable import KEY_COLUMNS, FlowTable
+from uxfrm.model.address import Address
+from uxfrm.model.flow import Flow
+from uxfrm.model.outcome import Counter, Outcome
+from uxfrm.tables.policies import Policy, PolicyTable
+from uxfrm.tables.states import State, StateTable
+
+_SLOTS_START = 64
+_DETAILS_MAX = 65536
+_GONE_MAX = 4096
+
+
+class Context:
+    """One namespace's data path: everything but the code of the two directions.
+
+    `attend` is told the notices of a run: int64[n, 2] of rows and limits.NOTICE_*.
+    `randbytes` gives IVs; `is_local` tells whether an address is the host's own, None where nobody knows.
+    """
+
+    def __init__(
+        self,
+        states: StateTable,
+        policies: PolicyTable,
+        keyring: Keyring,
+        randbytes: Callable[[int], bytes],
+        attend: Callable[[Int64s], None],
+    ) -> None:
+        self.states = states
+        self.policies = policies
+        self.keyring = keyring
+        self.randbytes = randbytes
+        self.attend = attend
+        self.flows = FlowTable(int.from_bytes(randbytes(4)))
+        self.is_local: Callable[[Address], bool | None] = lambda _: None
+        self.source_of: Callable[[Address], Address | None] = lambda _: None
+        self.path_mtu = 0
+        self.random_ivs = 0
+        self.encap_ports: Int64s = np.zeros(0, np.int64)
+        self.totals: Int64s = np.zeros(len(Outcome), np.int64)
+        self.run = 0
+        self.used: Int64s = np.zeros(_SLOTS_START, np.int64)
+        self._slots: list[Policy] = []
+        self._slot_of: dict[Policy, int] = {}
+        self._details: list[str] = [""]
+        self._detail_of: dict[str, int] = {"": 0}
+        self._gone: dict[int, State] = {}
+        self._tops: Int64s = np.zeros(0, np.int64)
+        self.resize(256)
+
+    def resize(self, count: int) -> None:
+        """Make the scratch arrays big enough for a batch of `count`."""
+        self.every: Int64s = np.arange(count, dtype=np.int64)
+        self.active: Int64s = np.zeros(count, np.int64)
+        self.again: Int64s = np.zeros(count, np.int64)
+        self.missed: Int64s = np.zeros(count, np.int64)
+        self.jobs: Int64s = np.zeros((count + 1, esp.COLUMNS), np.int64)
+        self.notices: Int64s = np.zeros((count + 1, 2), np.int64)
+        self.key: Int64s = np.zeros(KEY_COLUMNS, np.int64)
+
+    def start(self, batch: Batch) -> None:
+        """Prepare for a batch; what only one batch may refer to is trimmed here."""
+        if len(batch) > self.active.shape[0]:
+            self.resize(len(batch))
+        if len(self._slots) > 2 * len(self.policies) + _SLOTS_START or len(self._details) > _DETAILS_MAX:
+            self.forget()
+        if len(self._gone) > _GONE_MAX:
+            self._gone.clear()
+
+    def finish(self, batch: Batch) -> None:
+        """Count every packet once, by its outcome."""
+        self.totals += np.bincount(batch.packets["outcome"], minlength=self.totals.shape[0])
+
+    def forget(self) -> None:
+        """Drop everything remembered about flows."""
+        self.sync_used()
+        self.flows.clear()
+        self._slots.clear()
+        self._slot_of.clear()
+        self._details = [""]
+        self._detail_of = {"": 0}
+        self.used[:] = 0
+
+    # -- policies by slot
+
+    def slot(self, policy: Policy | None) -> int:
+        """The number by which packets name a policy, -1 for none."""
+        if policy is None:
+            return -1
+        found = self._slot_of.get(policy)
+        if found is None:
+            found = len(self._slots)
+            self._slots.append(policy)
+            self._slot_of[policy] = found
+            if found >= self.used.shape[0]:
+                self.used = np.concatenate([self.used, np.zeros_like(self.used)])
+        return found
+
+    def policy_at(self, slot: int) -> Policy | None:
+        """The policy of a slot."""
+        return self._slots[slot] if 0 <= slot < len(self._slots) else None
+
+    def sync_used(self) -> None:
+        """Carry the times at which packets used policies over to them."""
+        for slot in np.flatnonzero(self.used[: len(self._slots)]):
+            policy = self._slots[slot]
+            policy.use_time = max(policy.use_time, int(self.used[slot]))
+
+    # -- words
+
+    def detail(self, text: str) -> int:
+        """The number by which packets name an explanation."""
+        found = self._detail_of.get(text)
+        if found is None:
+            found = len(self._details)
+            self._details.append(text)
+            self._detail_of[text] = found
+        return found
+
+    def detail_at(self, number: int) -> str:
+        """The explanation of a number."""
+        return self._details[number] if number < len(self._details) else ""
+
+    # -- states of a packet's path
+
+    def bury(self, state: State) -> None:
+        """Remember a state that goes while packets that passed it are still on their way."""
+        self._gone[state.genid] = state
+
+    def state_at(self, row: int, genid: int) -> State | None:
+        """The state that a packet passed, be it gone since."""
+        if self.states.rows[row]["genid"] == genid:
+            return self.states.at(row)
+        return self._gone.get(genid)
+
+    def path(self, packet: Any) -> list[State]:
+        """The states that a packet passed, outermost first on input, innermost first on output."""
+        found = (
+            self.state_at(int(packet["path"][k]), int(packet["pathgen"][k]))
+            for k in range(int(packet["depth"]))
+        )
+        return [state for state in found if state is not None]
+
+    def seen_tops(self) -> Int64s:
+        """Per row, the newest 64-bit sequence number that `inspect` saw."""
+        if self._tops.shape[0] != self.states.rows.shape[0]:
+            rows = self.states.rows
+            tops = rows["oseq_hi"] << 32 | rows["oseq"]
+            tops[: self._tops.shape[0]] = np.maximum(tops[: self._tops.shape[0]], self._tops)
+            self._tops = tops
+        return self._tops
+
+    # -- counters
+
+    def counters(self) -> list[int]:
+        """The values of /proc/net/xfrm_stat, by Counter."""
+        values = [0] * len(Counter)
+        for outcome in Outcome:
+            if outcome.counter is not None:
+                values[outcome.counter] += int(self.totals[outcome])
+        return values
+
+
+def flow_of(key: Int64s) -> Flow:
+    """The flow that a flow table key was made of."""
+    four = int(key[0]) & 0xFF == 2
+    size = 1 if four else 4
+    saddr = b"".join(int(word).to_bytes(4) for word in key[2 : 2 + size])
+    daddr = b"".join(int(word).to_bytes(4) for word in key[6 : 6 + size])
+    ports = int(key[1])
+    return Flow(
+        daddr=daddr,
+        saddr=saddr,
+        proto=int(key[0]) >> 8 & 0xFF,
+        sport=ports >> 16,
+        dport=ports & 0xFFFF,
+        oif=int(key[11]),
+        mark=int(key[10]),
+    )

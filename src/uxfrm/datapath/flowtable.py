@@ -1,0 +1,189 @@
+"""The flow table: what was decided for a flow, so that Python decides once.
+
+A set-associative cache of bounded size: whatever arrives, it never grows beyond its limit, and a flood of
+flows only evicts. A key is the whole flow with the genids of the states a received packet passed; an entry
+holds for as long as the generations it was made under stand.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+import numpy as np
+from numba import int64
+
+from uxfrm.compiled import compiled
+from uxfrm.datapath.batch import DATA, I64S, JOBS, PACKETS, Bytes, Int64s
+from uxfrm.datapath.headers import ports, read32
+from uxfrm.model.template import MAX_DEPTH
+from uxfrm.tables.statehash import mix
+
+_WAYS = 4
+_START_SETS = 256
+_MAX_SETS = 1 << 18
+
+# Key: family, proto, direction and depth; ports; addresses; mark; interface; genids of the path.
+KEY_COLUMNS = 12 + MAX_DEPTH
+OUTCOME, POLICY, BUNDLE, DETAIL, POLICIES, STATES = range(6)
+VALUE_COLUMNS = 6
+ANY_GENERATION = -1
+
+INPUT, OUTPUT = 0, 1
+
+
+@compiled(numba.void(DATA, PACKETS, int64, int64, I64S))
+def flow_key(data: Bytes, packets: Any, i: int, direction: int, key: Int64s) -> None:
+    """Write the flow of packet i, as the policy lookup of `direction` sees it, into `key`."""
+    p = packets[i]
+    at = p["offset"]
+    depth = p["depth"] if direction == INPUT else 0
+    key[0] = p["family"] | p["proto"] << 8 | direction << 16 | depth << 20 | p["fragment"] << 24
+    key[1] = ports(data, packets, i)
+    if p["family"] == 2:
+        key[2] = read32(data, at + 12)
+        key[6] = read32(data, at + 16)
+        for k in range(1, 4):
+            key[2 + k] = 0
+            key[6 + k] = 0
+    else:
+        for k in range(4):
+            key[2 + k] = read32(data, at + 8 + 4 * k)
+            key[6 + k] = read32(data, at + 24 + 4 * k)
+    key[10] = p["mark"]
+    key[11] = p["ifindex"] if direction == OUTPUT else 0
+    for k in range(MAX_DEPTH):
+        key[12 + k] = p["pathgen"][k] if k < depth else 0
+
+
+@compiled(int64(int64, I64S))
+def flow_hash(seed: int, key: Int64s) -> int:
+    """A 32-bit hash of a key."""
+    value = seed
+    for k in range(KEY_COLUMNS):
+        value = mix(value, key[k])
+    return value
+
+
+@compiled(int64(JOBS, JOBS, int64, I64S, int64, int64))
+def _find(keys: Int64s, values: Int64s, seed: int, key: Int64s, policies: int, states: int) -> int:
+    """The entry of `key` if it still holds, or -1."""
+    sets = keys.shape[0] // _WAYS
+    first = (flow_hash(seed, key) & (sets - 1)) * _WAYS
+    for entry in range(first, first + _WAYS):
+        same = True
+        for k in range(KEY_COLUMNS):
+            if keys[entry, k] != key[k]:
+                same = False
+                break
+        if same:
+            if values[entry, POLICIES] != policies:
+                return -1
+            if values[entry, STATES] != ANY_GENERATION and values[entry, STATES] != states:
+                return -1
+            return entry
+    return -1
+
+
+@compiled(int64(JOBS, JOBS, int64, I64S))
+def _place(keys: Int64s, values: Int64s, seed: int, key: Int64s) -> int:
+    """The entry that `key` may take: its own, an empty one, or the one after the last taken in its set."""
+    sets = keys.shape[0] // _WAYS
+    value = flow_hash(seed, key)
+    first = (value & (sets - 1)) * _WAYS
+    for entry in range(first, first + _WAYS):
+        if keys[entry, 0] == 0:
+            return entry
+        same = True
+        for k in range(KEY_COLUMNS):
+            if keys[entry, k] != key[k]:
+                same = False
+                break
+        if same:
+            return entry
+    return first + ((value >> 20) & (_WAYS - 1))
+
+
+@compiled(int64(DATA, PACKETS, I64S, int64, int64, JOBS, JOBS, *[int64] * 3, I64S, I64S))
+def look_up(
+    data: Bytes,
+    packets: Any,
+    candidates: Int64s,
+    count: int,
+    direction: int,
+    keys: Int64s,
+    values: Int64s,
+    seed: int,
+    policies: int,
+    states: int,
+    used: Int64s,
+    missed: Int64s,
+) -> int:
+    """Settle the packets whose flow is known; list the others in `missed` and return how many.
+
+    `used[slot]` becomes the time of the last packet that a policy took.
+    """
+    key = np.zeros(KEY_COLUMNS, np.int64)
+    misses = 0
+    for k in range(count):
+        i = candidates[k]
+        p = packets[i]
+        if p["outcome"]:
+            continue
+        flow_key(data, packets, i, direction, key)
+        entry = _find(keys, values, seed, key, policies, states)
+        if entry < 0:
+            missed[misses] = i
+            misses += 1
+            continue
+        p["outcome"] = values[entry, OUTCOME]
+        p["policy"] = values[entry, POLICY]
+        p["bundle"] = values[entry, BUNDLE]
+        p["detail"] = values[entry, DETAIL]
+        if p["policy"] >= 0:
+            used[p["policy"]] = p["time"]
+    return misses
+
+
+class FlowTable:
+    """The cache; `seed` keys its hash."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed & 0x7FFFFFFF
+        self.hits = 0
+        self.misses = 0
+        self._entries = 0
+        self._make(_START_SETS)
+
+    def _make(self, sets: int) -> None:
+        self.keys: Int64s = np.zeros((sets * _WAYS, KEY_COLUMNS), np.int64)
+        self.values: Int64s = np.zeros((sets * _WAYS, VALUE_COLUMNS), np.int64)
+        self._entries = 0
+
+    def clear(self) -> None:
+        """Forget every flow."""
+        self._make(self.keys.shape[0] // _WAYS)
+
+    def insert(self, key: Int64s, value: tuple[int, int, int, int, int, int]) -> None:
+        """Remember a decision: (outcome, policy slot, bundle, detail, policy and state generation)."""
+        if self._entries * 2 > self.keys.shape[0] and self.keys.shape[0] // _WAYS < _MAX_SETS:
+            self._double()
+        entry = _place(self.keys, self.values, self.seed, key)
+        if self.keys[entry, 0] == 0:
+            self._entries += 1
+        self.keys[entry] = key
+        self.values[entry] = value
+
+    def _double(self) -> None:
+        keys, values = self.keys, self.values
+        self._make(keys.shape[0] // _WAYS * 2)
+        for entry in np.flatnonzero(keys[:, 0]):
+            place = _place(self.keys, self.values, self.seed, keys[entry])
+            self.keys[place] = keys[entry]
+            self.values[place] = values[entry]
+            self._entries += 1
+
+    @property
+    def entries(self) -> int:
+        """Entries in use, stale ones included."""
+        return self._entries

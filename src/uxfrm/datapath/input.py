@@ -1,0 +1,336 @@
+"""Input: from SPI to inner packet, one layer at a time, a run of packets at a time.
+
+Follows: xfrm_input. A run is as many packets as may be decrypted together and still end exactly as if they
+had come one by one: `begin` looks up states and describes the ciphertexts, the engines open them, `commit`
+then judges the packets in their order against the live rows. What a packet before it in the same run could
+change (the ESN high half, a hard limit) makes `begin` stop in front of the packet, and the next run starts
+there.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+import numpy as np
+from numba import int64
+
+from uxfrm.compiled import compiled
+from uxfrm.datapath import esp
+from uxfrm.datapath.batch import DATA, I64S, JOBS, PACKETS, Bytes, Int64s
+from uxfrm.datapath.headers import parse, read32
+from uxfrm.datapath.limits import NOTICE_HARD, check_limits, near_hard
+from uxfrm.datapath.modes import remove_transport, remove_tunnel
+from uxfrm.datapath.replay import advance, blame, check, infer_high, seq_high
+from uxfrm.model.outcome import Outcome
+from uxfrm.model.template import MAX_DEPTH
+from uxfrm.tables.hashindex import I32, Int32s
+from uxfrm.tables.rows import REPLAY_ESN, ROWS, TRANSFORM_ESP
+from uxfrm.tables.statehash import find_by_spi
+
+_PENDING = int(Outcome.PENDING)
+_SHORT = int(Outcome.IN_HEADER_SHORT)
+_DEPTH = int(Outcome.IN_DEPTH)
+_NO_STATE = int(Outcome.IN_NO_STATE)
+_DIR = int(Outcome.IN_STATE_DIR)
+_ACQ = int(Outcome.IN_STATE_ACQ)
+_INVALID = int(Outcome.IN_STATE_INVALID)
+_ENCAP = int(Outcome.IN_ENCAP_MISMATCH)
+_EXPIRED = int(Outcome.IN_EXPIRED)
+_OLD = int(Outcome.IN_SEQ_OLD)
+_HIGH = int(Outcome.IN_SEQ_HIGH)
+_ICV = int(Outcome.IN_ICV)
+_ESP_LENGTH = int(Outcome.IN_ESP_LENGTH)
+_UNSUPPORTED_AH = int(Outcome.UNSUPPORTED_AH)
+_UNSUPPORTED_COMP = int(Outcome.UNSUPPORTED_COMP)
+_UNSUPPORTED_ENCAP = int(Outcome.UNSUPPORTED_ENCAP)
+_UNSUPPORTED_MODE = int(Outcome.UNSUPPORTED_MODE)
+_UNSUPPORTED_FRAGMENT = int(Outcome.UNSUPPORTED_FRAGMENT)
+
+_ESP, _AH, _COMP, _UDP = 50, 51, 108, 17
+_VALID, _LARVAL = 1, 2
+_DIR_OUT = 2
+_TUNNEL = 1
+
+
+@compiled(int64(DATA, PACKETS, I64S, I64S))
+def classify(data: Bytes, packets: Any, encap_ports: Int64s, active: Int64s) -> int:
+    """Read every packet's IP header and list those that carry IPsec; return how many.
+
+    `encap_ports` are the destination ports of states with UDP encapsulation.
+    """
+    count = 0
+    for i in range(packets.shape[0]):
+        p = packets[i]
+        p["policy"] = -1
+        p["outcome"] = parse(data, packets, i)
+        if p["outcome"]:
+            continue
+        proto = p["proto"]
+        p["wire_proto"] = proto
+        if proto in (_ESP, _AH, _COMP):
+            active[count] = i
+            count += 1
+        elif proto == _UDP and encap_ports.shape[0]:
+            p["outcome"] = _encapsulated(data, packets, i, encap_ports)
+    return count
+
+
+@compiled(int64(DATA, PACKETS, int64, I64S))
+def _encapsulated(data: Bytes, packets: Any, i: int, encap_ports: Int64s) -> int:
+    """Tell ESP in UDP from IKE by the marker (RFC 3948 2.2)."""
+    p = packets[i]
+    at = p["offset"] + p["header"]
+    if p["length"] - p["header"] <= 16 or p["fragment"]:
+        return _PENDING
+    port = read32(data, at) & 0xFFFF
+    for k in range(encap_ports.shape[0]):
+        if encap_ports[k] == port and read32(data, at + 8) != 0:
+            return _UNSUPPORTED_ENCAP
+    return _PENDING
+
+
+@compiled(int64(PACKETS, int64))
+def unsupported(packets: Any, i: int) -> int:
+    p = packets[i]
+    if p["fragment"]:
+        return _UNSUPPORTED_FRAGMENT
+    if p["proto"] == _AH:
+        return _UNSUPPORTED_AH
+    if p["proto"] == _COMP:
+        return _UNSUPPORTED_COMP
+    return _PENDING
+
+
+@compiled(numba.void(DATA, PACKETS, int64))
+def read_header(data: Bytes, packets: Any, i: int) -> None:
+    """Read SPI and sequence number; those of the outermost layer are kept as what was on the wire."""
+    p = packets[i]
+    at = p["offset"] + p["header"]
+    p["spi"] = read32(data, at)
+    p["seq"] = read32(data, at + 4)
+    if p["depth"] == 0:
+        p["wire_spi"] = p["spi"]
+        p["wire_seq"] = p["seq"]
+
+
+@compiled(int64(ROWS, int64))
+def _usable(rows: Any, row: int) -> int:
+    """The refusals that depend on the state alone, in the kernel's order."""
+    x = rows[row]
+    if x["direction"] == _DIR_OUT:
+        return _DIR
+    if x["life"] != _VALID:
+        return _ACQ if x["life"] == _LARVAL else _INVALID
+    if x["encap"]:
+        return _ENCAP
+    return _PENDING if x["transform"] == TRANSFORM_ESP else _UNSUPPORTED_MODE
+
+
+@compiled(numba.boolean(ROWS, int64, int64, int64))
+def _must_wait(rows: Any, row: int, seq: int, run: int) -> bool:
+    """True when an earlier packet of this run could change what becomes of this one."""
+    x = rows[row]
+    if x["run"] != run:
+        x["run"] = run
+        x["run_packets"] = 0
+        x["run_bytes"] = 0
+        x["run_top"] = x["seq"]
+        x["run_top_hi"] = x["seq_hi"]
+        return False
+    if near_hard(rows, row):
+        return True
+    if x["replay"] != REPLAY_ESN:
+        return False
+    window = int64(x["window"])
+    now = infer_high(seq, x["seq"], x["seq_hi"], window)
+    return now != infer_high(seq, x["run_top"], x["run_top_hi"], window)
+
+
+@compiled(numba.void(ROWS, PACKETS, int64, int64))
+def _account(rows: Any, packets: Any, i: int, row: int) -> None:
+    """Let the rest of the run see what this packet may do."""
+    x, p = rows[row], packets[i]
+    x["run_packets"] += 1
+    x["run_bytes"] += p["length"]
+    later = p["seq_hi"] > x["run_top_hi"] or (p["seq_hi"] == x["run_top_hi"] and p["seq"] > x["run_top"])
+    if x["replay"] == REPLAY_ESN and later:
+        x["run_top"] = p["seq"]
+        x["run_top_hi"] = p["seq_hi"]
+
+
+@compiled(int64(ROWS, I32, I32, I64S, int64, DATA, PACKETS, int64))
+def lookup(
+    rows: Any, heads: Int32s, links: Int32s, hashes: Int64s, seed: int, data: Bytes, packets: Any, i: int
+) -> int:
+    """Find the state of packet i by its outer destination and SPI, or -1."""
+    p = packets[i]
+    if p["family"] == 2:
+        a0, a1, a2, a3 = read32(data, p["offset"] + 16), 0, 0, 0
+    else:
+        at = p["offset"] + 24
+        a0, a1 = read32(data, at), read32(data, at + 4)
+        a2, a3 = read32(data, at + 8), read32(data, at + 12)
+    return int64(
+        find_by_spi(
+            rows, heads, links, hashes, seed, a0, a1, a2, a3, p["spi"], p["proto"], p["family"], p["mark"]
+        )
+    )
+
+
+@compiled(
+    numba.types.UniTuple(int64, 2)(
+        ROWS, I32, I32, I64S, int64, I64S, DATA, PACKETS, I64S, int64, int64, JOBS, int64
+    )
+)
+def begin(
+    rows: Any,
+    heads: Int32s,
+    links: Int32s,
+    hashes: Int64s,
+    seed: int,
+    words: Int64s,
+    data: Bytes,
+    packets: Any,
+    active: Int64s,
+    start: int,
+    count: int,
+    jobs: Int64s,
+    run: int,
+) -> tuple[int, int]:
+    """Look up states and describe ciphertexts for active[start:count]; return (where it stopped, jobs).
+
+    1. SPI and sequence number  2. state  3. depth, direction, life, encapsulation  4. wait, if need be
+    5. path and mark  6. replay pre-check  7. lengths
+    A packet that is refused here has its outcome; the replay check is only a hint, `commit` decides.
+    """
+    made = 0
+    for k in range(start, count):
+        i = active[k]
+        p = packets[i]
+        p["job"] = -1
+        p["outcome"] = unsupported(packets, i)
+        if p["outcome"]:
+            continue
+        if p["length"] - p["header"] < esp.HEADER:
+            p["outcome"] = _SHORT
+            continue
+        read_header(data, packets, i)
+        if p["depth"] >= MAX_DEPTH:
+            p["outcome"] = _DEPTH
+            continue
+        row = lookup(rows, heads, links, hashes, seed, data, packets, i)
+        if row < 0:
+            p["outcome"] = _NO_STATE
+            continue
+        x = rows[row]
+        p["outcome"] = _usable(rows, row)
+        if not p["outcome"] and _must_wait(rows, row, p["seq"], run):
+            return k, made
+        p["path"][p["depth"]] = row
+        p["pathgen"][p["depth"]] = x["genid"]
+        p["depth"] += 1
+        p["seq_hi"] = seq_high(rows, row, p["seq"])
+        p["mark"] = (p["mark"] & ~x["set_m"]) | x["set_v"]
+        if p["outcome"]:
+            continue
+        _account(rows, packets, i, row)
+        if check(rows, words, row, p["seq"]) == 0 and esp.open_(rows, packets, i, row, jobs, made) == 0:
+            p["job"] = made
+            made += 1
+    return count, made
+
+
+@compiled(int64(ROWS, I64S, DATA, PACKETS, int64, int64, JOBS, I64S))
+def _judge(
+    rows: Any, words: Int64s, data: Bytes, packets: Any, i: int, row: int, jobs: Int64s, found: Int64s
+) -> int:
+    """Everything between lookup and mode for packet i, in the kernel's order; found[3] is a notice.
+
+    1. replay  2. limits  3. ICV and trailer  4. replay again, with the ESN half  5. advance  6. counters
+    """
+    p, x = packets[i], rows[row]
+    seq = p["seq"]
+    p["top"], p["window"] = x["seq"], int64(x["window"])
+    outcome = check(rows, words, row, seq)
+    if outcome:
+        blame(rows, row, outcome)
+        return outcome
+    found[3] = check_limits(rows, row, p["time"])
+    if found[3] == NOTICE_HARD:
+        return _EXPIRED
+    if p["job"] < 0:
+        return _refusal(rows, packets, i, row, jobs)
+    result = jobs[p["job"], esp.RESULT]
+    if result != 1:
+        if result == 0:
+            x["stat_failed"] += 1
+        return _ICV if result == 0 else _ESP_LENGTH
+    outcome = esp.payload(data, jobs, p["job"], found)
+    if outcome:
+        return outcome
+    if seq_high(rows, row, seq) != p["seq_hi"]:
+        return _HIGH
+    advance(rows, words, row, seq)
+    x["bytes"] += found[1]
+    x["packets"] += 1
+    x["lastused"] = p["time"]
+    return 0
+
+
+@compiled(int64(ROWS, PACKETS, int64, int64, JOBS))
+def _refusal(rows: Any, packets: Any, i: int, row: int, jobs: Int64s) -> int:
+    """Why `begin` made no job of packet i: its lengths, unless its number is not new after all."""
+    outcome = esp.open_(rows, packets, i, row, jobs, jobs.shape[0] - 1)
+    if outcome == _ICV:
+        rows[row]["stat_failed"] += 1
+    return outcome if outcome else _OLD
+
+
+@compiled(
+    numba.types.UniTuple(int64, 2)(
+        ROWS, I64S, DATA, PACKETS, I64S, int64, int64, JOBS, I64S, int64, JOBS, int64
+    )
+)
+def commit(
+    rows: Any,
+    words: Int64s,
+    data: Bytes,
+    packets: Any,
+    active: Int64s,
+    start: int,
+    stop: int,
+    jobs: Int64s,
+    again: Int64s,
+    agains: int,
+    notices: Int64s,
+    noted: int,
+) -> tuple[int, int]:
+    """Judge active[start:stop] in order and undo the mode of those that pass.
+
+    Packets that carry IPsec again are appended to `again`; rows to attend to are appended to `notices`.
+    Returns the new (agains, noted).
+    """
+    found = np.zeros(4, np.int64)
+    for k in range(start, stop):
+        i = active[k]
+        p = packets[i]
+        if p["outcome"]:
+            continue
+        row = p["path"][p["depth"] - 1]
+        found[3] = 0
+        p["outcome"] = _judge(rows, words, data, packets, i, row, jobs, found)
+        if found[3]:
+            notices[noted, 0] = row
+            notices[noted, 1] = found[3]
+            noted += 1
+        if p["outcome"]:
+            continue
+        if rows[row]["mode"] == _TUNNEL:
+            p["outcome"] = remove_tunnel(rows, data, packets, i, row, found[0], found[1], found[2])
+        else:
+            remove_transport(data, packets, i, found[0], found[1], found[2])
+        if not p["outcome"] and p["proto"] in (_ESP, _AH, _COMP):
+            again[agains] = i
+            agains += 1
+    return agains, noted

@@ -1,0 +1,207 @@
+"""Looking into packets that this host sent: opened with their own outbound state, which does not notice.
+
+No counter moves, no window, no sequence number: a capture's outgoing half can be read beside its incoming
+half. With ESN the high half is inferred from what was seen before, and one more is tried.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import int64
+
+from uxfrm.compiled import compiled
+from uxfrm.datapath import esp
+from uxfrm.datapath import input as layer
+from uxfrm.datapath.batch import DATA, I64S, JOBS, PACKETS, Batch, Bytes, Int64s
+from uxfrm.datapath.context import Context
+from uxfrm.datapath.crypto.batch import open_
+from uxfrm.datapath.headers import parse
+from uxfrm.datapath.modes import remove_transport, remove_tunnel
+from uxfrm.datapath.replay import infer_high
+from uxfrm.model.outcome import Outcome
+from uxfrm.model.template import MAX_DEPTH
+from uxfrm.tables.hashindex import I32, Int32s
+from uxfrm.tables.rows import ROWS, TRANSFORM_ESP
+
+_SENT = int(Outcome.SENT)
+_CLEAR = int(Outcome.CLEAR)
+_DEPTH = int(Outcome.IN_DEPTH)
+_SHORT = int(Outcome.IN_HEADER_SHORT)
+_NO_STATE = int(Outcome.IN_NO_STATE)
+_ICV = int(Outcome.IN_ICV)
+_LENGTH = int(Outcome.IN_ESP_LENGTH)
+_UNSUPPORTED_MODE = int(Outcome.UNSUPPORTED_MODE)
+_UNSUPPORTED_ENCAP = int(Outcome.UNSUPPORTED_ENCAP)
+
+_ESP, _AH, _COMP = 50, 51, 108
+_TUNNEL = 1
+# Wide enough that any order on the wire is understood.
+_WINDOW = 1 << 31
+
+
+@compiled(int64(DATA, PACKETS, I64S))
+def _classify(data: Bytes, packets: Any, active: Int64s) -> int:
+    """Read every packet's IP header and list those that carry IPsec; return how many."""
+    count = 0
+    for i in range(packets.shape[0]):
+        p = packets[i]
+        p["policy"] = -1
+        p["outcome"] = parse(data, packets, i)
+        p["wire_proto"] = p["proto"]
+        if p["outcome"]:
+            continue
+        if p["proto"] in (_ESP, _AH, _COMP):
+            active[count] = i
+            count += 1
+        else:
+            p["outcome"] = _CLEAR
+    return count
+
+
+@compiled(int64(ROWS, PACKETS, int64, int64, I64S))
+def _infer(rows: Any, packets: Any, i: int, row: int, tops: Int64s) -> int:
+    """The high half of packet i's sequence number, by the newest 64-bit number seen of its state."""
+    if not rows[row]["esn"]:
+        return 0
+    top = tops[row]
+    return int64(infer_high(packets[i]["seq"], top & 0xFFFFFFFF, top >> 32, _WINDOW))
+
+
+@compiled(int64(ROWS, I32, I32, I64S, int64, DATA, PACKETS, I64S, int64, I64S, JOBS))
+def _begin(
+    rows: Any,
+    heads: Int32s,
+    links: Int32s,
+    hashes: Int64s,
+    seed: int,
+    data: Bytes,
+    packets: Any,
+    active: Int64s,
+    count: int,
+    tops: Int64s,
+    jobs: Int64s,
+) -> int:
+    """Describe the ciphertexts of the active packets; return how many jobs that makes.
+
+    `tops` holds the newest 64-bit sequence number seen per row.
+    """
+    made = 0
+    for k in range(count):
+        i = active[k]
+        p = packets[i]
+        p["outcome"] = layer.unsupported(packets, i)
+        if p["outcome"]:
+            continue
+        if p["length"] - p["header"] < esp.HEADER:
+            p["outcome"] = _SHORT
+            continue
+        layer.read_header(data, packets, i)
+        if p["depth"] >= MAX_DEPTH:
+            p["outcome"] = _DEPTH
+            continue
+        row = layer.lookup(rows, heads, links, hashes, seed, data, packets, i)
+        if row < 0:
+            p["outcome"] = _NO_STATE
+            continue
+        x = rows[row]
+        p["path"][p["depth"]] = row
+        p["pathgen"][p["depth"]] = x["genid"]
+        p["depth"] += 1
+        p["seq_hi"] = _infer(rows, packets, i, row, tops)
+        if x["transform"] != TRANSFORM_ESP:
+            p["outcome"] = _UNSUPPORTED_ENCAP if x["encap"] else _UNSUPPORTED_MODE
+            continue
+        p["outcome"] = esp.open_(rows, packets, i, row, jobs, made)
+        if not p["outcome"]:
+            p["job"] = made
+            made += 1
+    return made
+
+
+@compiled(int64(ROWS, DATA, PACKETS, I64S, int64, I64S, JOBS, I64S))
+def _commit(
+    rows: Any,
+    data: Bytes,
+    packets: Any,
+    active: Int64s,
+    count: int,
+    tops: Int64s,
+    jobs: Int64s,
+    again: Int64s,
+) -> int:
+    """Undo trailer and mode of the opened packets; list those that carry IPsec again, return how many."""
+    found = np.zeros(4, np.int64)
+    agains = 0
+    for k in range(count):
+        i = active[k]
+        p = packets[i]
+        if p["outcome"]:
+            continue
+        row = p["path"][p["depth"] - 1]
+        result = jobs[p["job"], esp.RESULT]
+        if result != 1:
+            p["outcome"] = _ICV if result == 0 else _LENGTH
+            continue
+        p["outcome"] = esp.payload(data, jobs, p["job"], found)
+        if p["outcome"]:
+            continue
+        tops[row] = max(tops[row], p["seq_hi"] << 32 | p["seq"])
+        if rows[row]["mode"] == _TUNNEL:
+            p["outcome"] = remove_tunnel(rows, data, packets, i, row, found[0], found[1], found[2])
+        else:
+            remove_transport(data, packets, i, found[0], found[1], found[2])
+        if p["outcome"]:
+            continue
+        if p["proto"] in (_ESP, _AH, _COMP):
+            again[agains] = i
+            agains += 1
+        else:
+            p["outcome"] = _SENT
+    return agains
+
+
+def inspect(context: Context, batch: Batch) -> None:
+    """Open sent packets in place; the outcome is SENT, CLEAR, or why a packet cannot be read."""
+    context.start(batch)
+    count = _classify(batch.data, batch.packets, context.active)
+    while count:
+        count = _open_layer(context, batch, count)
+
+
+def _open_layer(context: Context, batch: Batch, count: int) -> int:
+    states, index, tops = context.states, context.states.by_spi, context.seen_tops()
+    made = _begin(
+        states.rows, index.heads, index.links, index.hashes, states.seed, batch.data, batch.packets,
+        context.active, count, tops, context.jobs,
+    )  # fmt: skip
+    if made:
+        _run(context, batch, count, made)
+    agains = _commit(
+        states.rows, batch.data, batch.packets, context.active, count, tops, context.jobs, context.again
+    )
+    context.active, context.again = context.again, context.active
+    return int(agains)
+
+
+def _run(context: Context, batch: Batch, count: int, made: int) -> None:
+    """Open the jobs; those with ESN that fail get a second try with the next high half, from a copy."""
+    keyring, jobs = context.keyring, context.jobs
+    extended = bool(np.any(jobs[:made, esp.SEQ_HI] >= 0))
+    copy = batch.data.copy() if extended else batch.data
+    open_(keyring.functions, keyring.rows, keyring.scratch, batch.data, jobs, made)
+    if not extended:
+        return
+    for i in context.active[:count]:
+        packet = batch.packets[i]
+        job = jobs[packet["job"]]
+        if packet["outcome"] or job[esp.RESULT] != 0 or job[esp.SEQ_HI] < 0:
+            continue
+        at, end = int(packet["offset"]), int(packet["offset"] + packet["length"])
+        batch.data[at:end] = copy[at:end]
+        packet["seq_hi"] += 1
+        retry = job[None, :].copy()
+        retry[0, esp.SEQ_HI] += 1
+        open_(keyring.functions, keyring.rows, keyring.scratch, batch.data, retry, 1)
+        jobs[packet["job"]] = retry[0]

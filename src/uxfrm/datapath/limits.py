@@ -1,0 +1,44 @@
+"""Byte and packet limits, judged before each packet is counted.
+
+Follows: xfrm_state_check_expire.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+from numba import int64
+
+from uxfrm.compiled import compiled
+from uxfrm.tables.rows import ROWS
+
+# What Python must attend to after a run: a limit, or the first use of a state whose lifetime counts from it.
+NOTICE_NONE, NOTICE_SOFT, NOTICE_HARD, NOTICE_USED = 0, 1, 2, 3
+
+_EXPIRED = 4
+
+
+@compiled(int64(ROWS, int64, int64))
+def check_limits(rows: Any, row: int, now: int) -> int:
+    """Return a notice; NOTICE_HARD also means that the packet is refused and the state has expired."""
+    x = rows[row]
+    if x["bytes"] >= x["hard_byte"] or x["packets"] >= x["hard_packet"]:
+        x["life"] = _EXPIRED
+        return NOTICE_HARD
+    first = x["use_time"] == 0
+    if first:
+        x["use_time"] = now
+    if not x["dying"] and (x["bytes"] >= x["soft_byte"] or x["packets"] >= x["soft_packet"]):
+        x["dying"] = 1
+        return NOTICE_SOFT
+    return NOTICE_USED if first and x["watch_use"] else NOTICE_NONE
+
+
+@compiled(numba.boolean(ROWS, int64))
+def near_hard(rows: Any, row: int) -> bool:
+    """True when the packets of this run already counted on the row may have used up a hard limit."""
+    x = rows[row]
+    return bool(
+        x["packets"] + x["run_packets"] >= x["hard_packet"] or x["bytes"] + x["run_bytes"] >= x["hard_byte"]
+    )

@@ -1,0 +1,227 @@
+"""Output: from inner packet to protected packet, one transform at a time, a run of packets at a time.
+
+Follows: xfrm_output_one, esp_output. The state decides nothing here that was not decided when its bundle
+was made; a bundle is a list of rows with the genids they had.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+import numpy as np
+from numba import int64
+
+from uxfrm.compiled import compiled
+from uxfrm.datapath import esp
+from uxfrm.datapath.batch import DATA, I64S, JOBS, PACKETS, Bytes, Int64s
+from uxfrm.datapath.headers import parse
+from uxfrm.datapath.limits import NOTICE_HARD, check_limits
+from uxfrm.datapath.modes import add_transport, add_tunnel, dont_fragment, transport_header, write_length
+from uxfrm.model.outcome import Outcome
+from uxfrm.tables.rows import REPLAY_ESN, ROWS
+
+_SENT = int(Outcome.SENT)
+_INVALID = int(Outcome.OUT_STATE_INVALID)
+_EXPIRED = int(Outcome.OUT_EXPIRED)
+_OVERFLOW = int(Outcome.OUT_SEQ_OVERFLOW)
+_TOO_BIG = int(Outcome.OUT_TOO_BIG)
+_ROOM = int(Outcome.OUT_ROOM)
+_ENGINE = int(Outcome.OUT_ENGINE)
+_BAD = int(Outcome.OUT_IP_HEADER)
+
+_VALID = 1
+_TUNNEL = 1
+_ESP = 50
+_SEQ_MASK = 0xFFFFFFFF
+_OSEQ_MAY_WRAP = 2
+
+# Columns of a bundle: transforms, head and tail room, then per transform row, genid and MTU for the payload.
+DEPTH, HEAD, TAIL = 0, 1, 2
+ROW, GENID, MTU = 3, 9, 15
+BUNDLE_COLUMNS = 21
+
+
+@compiled(int64(DATA, PACKETS))
+def classify(data: Bytes, packets: Any) -> int:
+    """Read every packet's IP header; a malformed one ends here. Returns how many are left."""
+    left = 0
+    for i in range(packets.shape[0]):
+        p = packets[i]
+        p["policy"] = -1
+        p["bundle"] = -1
+        p["outcome"] = _BAD if parse(data, packets, i) else 0
+        left += 0 if p["outcome"] else 1
+    return left
+
+
+@compiled(numba.boolean(ROWS, JOBS, int64))
+def fresh(rows: Any, bundles: Int64s, bundle: int) -> bool:
+    """True while every state of the bundle is the one it was made with. Follows: xfrm_bundle_ok."""
+    for depth in range(bundles[bundle, DEPTH]):
+        row = bundles[bundle, ROW + depth]
+        if rows[row]["genid"] != bundles[bundle, GENID + depth] or rows[row]["life"] != _VALID:
+            return False
+    return True
+
+
+@compiled(numba.boolean(PACKETS, JOBS))
+def cramped(packets: Any, bundles: Int64s) -> bool:
+    """True when a packet has less room around it than its bundle will need."""
+    for i in range(packets.shape[0]):
+        p = packets[i]
+        b = p["bundle"]
+        if b < 0 or p["outcome"]:
+            continue
+        if p["offset"] - p["low"] < bundles[b, HEAD]:
+            return True
+        if p["high"] - p["offset"] - p["length"] < bundles[b, TAIL]:
+            return True
+    return False
+
+
+@compiled(int64(ROWS, PACKETS, int64, int64))
+def _next_seq(rows: Any, packets: Any, i: int, row: int) -> int:
+    """Give packet i the next sequence number; return 0, or the outcome where there is none left.
+
+    Follows: xfrm_replay_overflow_legacy, _esn.
+    """
+    x, p = rows[row], packets[i]
+    if x["oseq"] == _SEQ_MASK:
+        if x["replay"] == REPLAY_ESN:
+            if x["oseq_hi"] == _SEQ_MASK:
+                return _OVERFLOW
+            x["oseq_hi"] += 1
+        elif int64(x["extra_flags"]) & _OSEQ_MAY_WRAP:
+            x["wraps"] += 1
+        else:
+            return _OVERFLOW
+    x["oseq"] = (x["oseq"] + 1) & _SEQ_MASK
+    p["seq"] = x["oseq"]
+    p["seq_hi"] = x["oseq_hi"]
+    return 0
+
+
+@compiled(int64(ROWS, DATA, PACKETS, int64, int64, int64, DATA, JOBS, int64, I64S))
+def _encapsulate(
+    rows: Any,
+    data: Bytes,
+    packets: Any,
+    i: int,
+    row: int,
+    mtu: int,
+    pool: Bytes,
+    jobs: Int64s,
+    number: int,
+    notice: Int64s,
+) -> int:
+    """Wrap packet i for state `row` up to encryption; return 0 or the outcome.
+
+    1. mark  2. size  3. room  4. mode  5. life and limits  6. sequence number  7. counters  8. ESP
+    """
+    p, x = packets[i], rows[row]
+    p["mark"] = (p["mark"] & ~x["set_m"]) | x["set_v"]
+    tunnel = x["mode"] == _TUNNEL
+    if tunnel and mtu and p["length"] > mtu and dont_fragment(data, packets, i):
+        return _TOO_BIG
+    front = esp.HEADER + int64(x["iv_bytes"])
+    outer = (20 if x["family"] == 2 else 40) if tunnel else 0
+    kept = 0 if tunnel else transport_header(data, packets, i)
+    length = p["length"] - kept
+    tfc = esp.tfc_padding(rows, row, length, mtu) if x["tfcpad"] else 0
+    trailer = esp.trailer(rows, row, length + tfc)
+    start = p["offset"] + kept
+    if p["offset"] - front - outer < p["low"]:
+        return _ROOM
+    if start + length + tfc + trailer + int64(x["icv_bytes"]) > p["high"]:
+        return _ROOM
+    if tunnel:
+        next_header = add_tunnel(rows, data, packets, i, row, front + outer, _ESP)
+    else:
+        next_header = p["proto"]
+        add_transport(data, packets, i, front, _ESP)
+    notice[0] = check_limits(rows, row, p["time"])
+    if notice[0] == NOTICE_HARD:
+        return _EXPIRED
+    refused = _next_seq(rows, packets, i, row)
+    if refused:
+        return refused
+    x["bytes"] += length
+    x["packets"] += 1
+    x["lastused"] = p["time"]
+    p["spi"] = x["spi"]
+    esp.write_header(rows, data, packets, i, row, pool, start - front)
+    esp.write_trailer(data, start + length, tfc, trailer, next_header)
+    esp.seal(rows, packets, i, row, start - front, length + tfc + trailer, jobs, number)
+    p["length"] = start + length + tfc + trailer + int64(x["icv_bytes"]) - p["offset"]
+    write_length(data, packets, i)
+    return 0
+
+
+@compiled(
+    numba.types.UniTuple(int64, 3)(
+        ROWS, JOBS, DATA, PACKETS, I64S, int64, int64, int64, DATA, JOBS, JOBS, int64
+    )
+)
+def begin(
+    rows: Any,
+    bundles: Int64s,
+    data: Bytes,
+    packets: Any,
+    active: Int64s,
+    start: int,
+    count: int,
+    depth: int,
+    pool: Bytes,
+    jobs: Int64s,
+    notices: Int64s,
+    noted: int,
+) -> tuple[int, int, int]:
+    """Wrap active[start:count] in their bundle's transform `depth`; return (where it stopped, jobs, noted).
+
+    It stops behind a packet that used up a state, so that the state can go before the next packet.
+    """
+    made = 0
+    notice = np.zeros(1, np.int64)
+    for k in range(start, count):
+        i = active[k]
+        p = packets[i]
+        b = p["bundle"]
+        if p["outcome"] or depth >= bundles[b, DEPTH]:
+            continue
+        row = bundles[b, ROW + depth]
+        if rows[row]["genid"] != bundles[b, GENID + depth] or rows[row]["life"] != _VALID:
+            p["outcome"] = _INVALID
+            continue
+        p["path"][depth] = row
+        p["pathgen"][depth] = rows[row]["genid"]
+        p["depth"] = depth + 1
+        p["job"] = made
+        notice[0] = 0
+        mtu = bundles[b, MTU + depth]
+        p["outcome"] = _encapsulate(rows, data, packets, i, row, mtu, pool, jobs, made, notice)
+        if not p["outcome"]:
+            made += 1
+        if notice[0]:
+            notices[noted, 0] = row
+            notices[noted, 1] = notice[0]
+            noted += 1
+            if notice[0] == NOTICE_HARD:
+                return k + 1, made, noted
+    return count, made, noted
+
+
+@compiled(numba.void(JOBS, PACKETS, I64S, int64, int64, JOBS, int64))
+def commit(
+    bundles: Int64s, packets: Any, active: Int64s, start: int, stop: int, jobs: Int64s, depth: int
+) -> None:
+    """Mark the packets whose last transform is done as sent; a refused job never leaves as clear text."""
+    for k in range(start, stop):
+        p = packets[active[k]]
+        b = p["bundle"]
+        if p["outcome"] or depth >= bundles[b, DEPTH]:
+            continue
+        if jobs[p["job"], esp.RESULT] != 1:
+            p["outcome"] = _ENGINE
+        elif depth + 1 == bundles[b, DEPTH]:
+            p["outcome"] = _SENT

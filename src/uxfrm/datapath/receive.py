@@ -1,0 +1,123 @@
+"""The way in: layers are opened until an inner packet is left, and the policies have their say.
+
+Follows: xfrm_input, then __xfrm_policy_check.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from uxfrm.datapath import input as layer
+from uxfrm.datapath import policycheck
+from uxfrm.datapath.batch import Batch, Int64s
+from uxfrm.datapath.context import Context, flow_of
+from uxfrm.datapath.crypto.batch import open_
+from uxfrm.datapath.flowtable import ANY_GENERATION, INPUT, flow_key, look_up
+from uxfrm.datapath.policycheck import Decision
+from uxfrm.model.flow import Flow
+from uxfrm.model.outcome import Outcome
+from uxfrm.model.policy import Direction, PolicyType
+from uxfrm.tables.states import State
+
+
+def receive(context: Context, batch: Batch) -> None:
+    """Take packets in, in place: afterwards each has its outcome, and those let in are the inner packets.
+
+    1. IP headers  2. layers  3. IPsec for others is forwarded  4. policy check  5. counters
+    """
+    context.start(batch)
+    count = layer.classify(batch.data, batch.packets, context.encap_ports, context.active)
+    while count:
+        count = _open_layer(context, batch, count)
+    _pass_on_others(context, batch)
+    _check_policies(context, batch)
+    context.finish(batch)
+
+
+def _open_layer(context: Context, batch: Batch, count: int) -> int:
+    """Open the outermost layer of every active packet; return how many carry IPsec again."""
+    states, keyring = context.states, context.keyring
+    index = states.by_spi
+    start, agains = 0, 0
+    while start < count:
+        context.run += 1
+        stop, made = layer.begin(
+            states.rows, index.heads, index.links, index.hashes, states.seed, states.words,
+            batch.data, batch.packets, context.active, start, count, context.jobs, context.run,
+        )  # fmt: skip
+        if made:
+            open_(keyring.functions, keyring.rows, keyring.scratch, batch.data, context.jobs, made)
+        agains, noted = layer.commit(
+            states.rows, states.words, batch.data, batch.packets, context.active, start, stop,
+            context.jobs, context.again, agains, context.notices, 0,
+        )  # fmt: skip
+        if noted:
+            context.attend(context.notices[:noted])
+        start = stop
+    context.active, context.again = context.again, context.active
+    return agains
+
+
+def _pass_on_others(context: Context, batch: Batch) -> None:
+    """IPsec packets for somebody else are ordinary packets: no state of ours is missing for them."""
+    packets = batch.packets
+    for i in np.flatnonzero(packets["outcome"] == Outcome.IN_NO_STATE):
+        at = int(packets[i]["offset"]) + (16 if packets[i]["family"] == 2 else 24)
+        size = 4 if packets[i]["family"] == 2 else 16
+        if context.is_local(batch.data[at : at + size].tobytes()) is False:
+            packets[i]["outcome"] = Outcome.PENDING
+
+
+def _check_policies(context: Context, batch: Batch) -> None:
+    """Settle every packet that is still pending: by its flow, or by walking the policies."""
+    flows, count = context.flows, len(batch)
+    missed = _look_up(context, batch, context.every, count, context.missed)
+    flows.hits += count - missed
+    flows.misses += missed
+    again = np.zeros(1, np.int64)
+    for i in context.missed[:missed].copy():
+        # An earlier miss of this batch may have been the same flow.
+        if _look_up(context, batch, np.array([i]), 1, again):
+            _decide(context, batch, int(i))
+
+
+def _look_up(context: Context, batch: Batch, candidates: Int64s, count: int, missed: Int64s) -> int:
+    flows = context.flows
+    return int(
+        look_up(
+            batch.data, batch.packets, candidates, count, INPUT, flows.keys, flows.values, flows.seed,
+            context.policies.generation, 0, context.used, missed,
+        )
+    )  # fmt: skip
+
+
+def _decide(context: Context, batch: Batch, i: int) -> None:
+    """Walk the policies for packet i and remember the answer for its flow."""
+    packet = batch.packets[i]
+    flow_key(batch.data, batch.packets, i, INPUT, context.key)
+    decision = decide(context, flow_of(context.key), context.path(packet))
+    slot, detail = context.slot(decision.policy), context.detail(decision.detail)
+    packet["outcome"], packet["policy"], packet["detail"] = decision.outcome, slot, detail
+    if slot >= 0:
+        context.used[slot] = packet["time"]
+    value = (int(decision.outcome), slot, -1, detail, context.policies.generation, ANY_GENERATION)
+    context.flows.insert(context.key, value)
+
+
+def decide(context: Context, flow: Flow, path: list[State]) -> Decision:
+    """Check a received flow as local delivery or as forwarding."""
+    direction = _direction(context, flow)
+    return policycheck.check(context.policies, flow, path, direction)
+
+
+def _direction(context: Context, flow: Flow) -> Direction:
+    """Local or forwarded: as the host's addresses say; where nobody knows them, as policies suggest."""
+    local = context.is_local(flow.daddr)
+    if local is None:
+        local = _has_policy(context, Direction.IN, flow) or not _has_policy(context, Direction.FWD, flow)
+    return Direction.IN if local else Direction.FWD
+
+
+def _has_policy(context: Context, direction: Direction, flow: Flow) -> bool:
+    lookup = context.policies.lookup
+    return any(lookup(kind, direction, flow) for kind in (PolicyType.MAIN, PolicyType.SUB))

@@ -1,0 +1,154 @@
+"""Output decisions: policy, templates, states, bundle.
+
+Follows: xfrm_lookup_with_ifid, xfrm_tmpl_resolve_one, xfrm_state_find, xfrm_state_look_at. Asked once per
+flow; the flow table remembers the answer for as long as the bundle's states stand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from uxfrm.datapath.policycheck import Decision, default_action
+from uxfrm.model.address import AF_UNSPEC, Address, any_address, is_any, show
+from uxfrm.model.flow import Flow
+from uxfrm.model.outcome import Outcome
+from uxfrm.model.policy import Action, DefaultAction, Direction, PolicyType
+from uxfrm.model.state import WILDRECV, LifeState, SaDir, StateConfig
+from uxfrm.model.template import MAX_DEPTH, Mode, Template
+from uxfrm.tables.policies import Policy, PolicyTable
+from uxfrm.tables.states import State, StateTable
+
+SourceOf = Callable[[Address], Address | None]
+
+
+class Resolution(NamedTuple):
+    """A decision, and where it is to protect the packet: the states, innermost first."""
+
+    decision: Decision
+    states: tuple[State, ...] = ()
+    # False where the answer may change when a state is added: it is then kept no longer than that.
+    settled: bool = True
+
+
+def resolve(
+    policies: PolicyTable, states: StateTable, flow: Flow, source_of: SourceOf, if_id: int = 0
+) -> Resolution:
+    """Decide over an outgoing flow.
+
+    1. policy, sub before main  2. none: the default policy  3. block  4. templates to states
+    """
+    found = _lookup(policies, flow, if_id)
+    if not found:
+        if default_action(policies, Direction.OUT) == DefaultAction.BLOCK:
+            return Resolution(Decision(Outcome.OUT_DEFAULT_BLOCK))
+        return Resolution(Decision(Outcome.CLEAR))
+    policy = found[0]
+    if any(p.config.action != Action.ALLOW for p in found):
+        return Resolution(Decision(Outcome.OUT_POLICY_BLOCK, policy))
+    templates = [(template, p) for p in found for template in p.config.templates]
+    if not templates:
+        return Resolution(Decision(Outcome.CLEAR_ALLOWED, policy))
+    if len(templates) >= MAX_DEPTH and len(found) > 1:
+        detail = "sub and main policy together have 6 or more templates"
+        return Resolution(Decision(Outcome.OUT_POLICY_ERROR, policy, detail))
+    return _resolve_templates(states, flow, templates, source_of, policy)
+
+
+def _lookup(policies: PolicyTable, flow: Flow, if_id: int) -> list[Policy]:
+    sub = policies.lookup(PolicyType.SUB, Direction.OUT, flow, if_id)
+    main = policies.lookup(PolicyType.MAIN, Direction.OUT, flow, if_id)
+    if sub is not None and sub.config.action != Action.ALLOW:
+        return [sub]
+    return [p for p in (sub, main) if p is not None]
+
+
+def _resolve_templates(
+    states: StateTable,
+    flow: Flow,
+    templates: list[tuple[Template, Policy]],
+    source_of: SourceOf,
+    first: Policy,
+) -> Resolution:
+    """Find a state for each template, innermost first; endpoints follow from tunnel to tunnel."""
+    chosen: list[State] = []
+    daddr, saddr = flow.daddr, flow.saddr
+    for number, (template, policy) in enumerate(templates, 1):
+        remote, local = daddr, saddr
+        if Mode(template.mode).tunnels:
+            remote, local = template.daddr, template.saddr
+            if is_any(local):
+                local = source_of(remote) or any_address(template.family)
+        state, pending = find(states, remote, local, flow, template, policy)
+        if state is not None:
+            if state.config.direction == SaDir.IN:
+                return Resolution(Decision(Outcome.OUT_STATE_DIR, first), settled=False)
+            chosen.append(state)
+            daddr, saddr = remote, local
+        elif not template.optional:
+            words = _missing(number, template, remote, local, pending)
+            return Resolution(Decision(Outcome.OUT_NO_STATE, first, words), settled=False)
+    if not chosen:
+        return Resolution(Decision(Outcome.CLEAR_OPTIONAL, first), settled=False)
+    return Resolution(Decision(Outcome.PENDING, first), tuple(chosen))
+
+
+def _missing(number: int, template: Template, remote: Address, local: Address, pending: bool) -> str:
+    what = "the state is being negotiated" if pending else "there is none"
+    return (
+        f"template {number} ({Mode(template.mode).name.lower()} from {show(local)} to {show(remote)}, "
+        f"proto {template.proto}, reqid {template.reqid}): {what}"
+    )
+
+
+def find(
+    states: StateTable, daddr: Address, saddr: Address, flow: Flow, template: Template, policy: Policy
+) -> tuple[State | None, bool]:
+    """The best valid state for a template, and whether one is being acquired.
+
+    Among valid states one that is not dying beats one that is, then the newest; wildcard sources come second.
+    """
+    pending = False
+    sources = (saddr,) if is_any(saddr) else (saddr, any_address(template.family))
+    for source in sources:
+        best: State | None = None
+        for state in states.candidates(daddr, source, template.reqid, template.family):
+            if not _fits(state, template, policy):
+                continue
+            if state.life == LifeState.ACQ:
+                pending = True
+            elif state.life == LifeState.VALID and _selects(state, flow):
+                best = _better(best, state)
+        if best is not None or pending:
+            return best, pending
+    return None, False
+
+
+def _fits(state: State, template: Template, policy: Policy) -> bool:
+    """The comparisons of xfrm_state_find's walk."""
+    x = state.config
+    mark = policy.config.mark
+    return (
+        x.mode == template.mode
+        and x.proto == template.proto
+        and (not template.spi or x.spi == template.spi)
+        and x.mark.covers(mark.v & mark.m)
+        and x.if_id == policy.config.if_id
+        and not (isinstance(x, StateConfig) and x.flags & WILDRECV)
+    )
+
+
+def _selects(state: State, flow: Flow) -> bool:
+    x = state.config
+    if not isinstance(x, StateConfig) or x.selector.family == AF_UNSPEC:
+        return True
+    return x.selector.matches(flow)
+
+
+def _better(best: State | None, state: State) -> State:
+    """Follows: xfrm_state_look_at. Candidates come newest insertion first, which decides ties."""
+    if best is None:
+        return state
+    if best.dying != state.dying:
+        return state if best.dying else best
+    return state if state.record["add_time"] > best.record["add_time"] else best

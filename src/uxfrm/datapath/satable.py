@@ -1,0 +1,102 @@
+"""What is worked out when a state is installed, so that packets need not ask which algorithm it has.
+
+Follows: esp_init_state, esp_init_aead, esp_init_authenc.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from uxfrm.model import algorithm as algo
+from uxfrm.model.flow import PROTO_AH, PROTO_COMP, PROTO_ESP
+from uxfrm.model.outcome import Outcome
+from uxfrm.model.state import StateConfig
+from uxfrm.model.template import Mode
+from uxfrm.tables import rows as r
+from uxfrm.tables.states import State
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from uxfrm.datapath.crypto.keyring import Keyring
+
+_HANDLED_MODES = (Mode.TRANSPORT, Mode.TUNNEL)
+
+
+def install(state: State, keyring: Keyring, randbytes: Callable[[int], bytes]) -> None:
+    """Fill the transform columns of a state's row and give it its key slot.
+
+    Raises XfrmError(ENOSYS) where no engine has the algorithm.
+    """
+    config = state.config
+    assert isinstance(config, StateConfig)
+    x = state.record
+    x["mode"] = config.mode
+    x["flags"] = config.flags
+    x["extra_flags"] = config.extra_flags
+    x["encap"] = config.encap.type if config.encap else 0
+    x["set_v"], x["set_m"] = config.set_mark.v & config.set_mark.m, config.set_mark.m
+    if config.proto != PROTO_ESP or config.encap or config.mode not in _HANDLED_MODES:
+        x["transform"] = r.TRANSFORM_UNSUPPORTED
+        return
+    x["key"] = keyring.add(aead=config.aead, auth=config.auth, crypt=config.crypt)
+    if config.aead is not None:
+        x["iv_bytes"] = algo.aead_spec(config.aead).iv_bytes
+        x["icv_bytes"] = config.aead.icv_bits // 8
+        x["block"] = 4
+    else:
+        assert config.crypt is not None
+        spec = algo.crypt_spec(config.crypt)
+        x["iv_bytes"] = spec.iv_bytes
+        x["iv_random"] = spec.iv_bytes > 0 and not spec.nonce_bytes
+        x["icv_bytes"] = config.auth.icv_bits // 8 if config.auth else 0
+        x["block"] = max(spec.block_bytes, 4)
+    salt = randbytes(10)
+    x["iv_salt_hi"] = int.from_bytes(salt[:4])
+    x["iv_salt_lo"] = int.from_bytes(salt[4:8])
+    x["ip_id"] = int.from_bytes(salt[8:])
+    x["tfcpad"] = config.tfcpad
+    x["transform"] = r.TRANSFORM_ESP
+
+
+def uninstall(state: State, keyring: Keyring) -> None:
+    """Give back a state's key slot; the keyring wipes it."""
+    key = int(state.record["key"])
+    if key >= 0:
+        keyring.remove(key)
+        state.record["key"] = -1
+
+
+def header_bytes(state: State) -> int:
+    """Bytes a state puts in front of its payload (x->props.header_len)."""
+    x = state.record
+    outer = (20 if x["family"] == 2 else 40) if x["mode"] == Mode.TUNNEL else 0
+    return 8 + int(x["iv_bytes"]) + outer
+
+
+def trailer_bytes(state: State) -> int:
+    """The most bytes a state puts behind its payload, TFC padding included."""
+    x = state.record
+    return int(x["block"]) + 2 + int(x["icv_bytes"]) + int(x["tfcpad"])
+
+
+def mtu(state: State, path_mtu: int) -> int:
+    """The largest payload packet that fits in `path_mtu` bytes. Follows: xfrm_state_mtu."""
+    x = state.record
+    block = int(x["block"])
+    outer = header_bytes(state)
+    adjust = 0 if x["mode"] == Mode.TUNNEL else (20 if x["family"] == 2 else 40)
+    room = path_mtu - outer - int(x["icv_bytes"]) - adjust
+    return max(room - room % block + adjust - 2, 1)
+
+
+def unsupported(state: State) -> Outcome:
+    """Why this version cannot run a state's transform."""
+    x = state.config
+    if x.proto == PROTO_AH:
+        return Outcome.UNSUPPORTED_AH
+    if x.proto == PROTO_COMP:
+        return Outcome.UNSUPPORTED_COMP
+    if isinstance(x, StateConfig) and x.encap is not None:
+        return Outcome.UNSUPPORTED_ENCAP
+    return Outcome.UNSUPPORTED_MODE

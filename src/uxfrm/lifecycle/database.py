@@ -1,0 +1,274 @@
+"""The SAD: what requests and time do to states.
+
+Follows: xfrm_state_add, xfrm_state_update, xfrm_state_delete, xfrm_state_flush, xfrm_alloc_spi,
+xfrm_timer_handler. Checks of a single configuration were made when it was constructed (model.state); here
+are those that need the table.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from uxfrm.lifecycle.events import Event, StateExpired
+from uxfrm.lifecycle.timers import Timers, hard_deadline, soft_deadline
+from uxfrm.model.dump import LarvalConfig, StateId
+from uxfrm.model.error import XfrmError, invalid
+from uxfrm.model.flow import PROTO_COMP, PROTO_IPSEC_ANY
+from uxfrm.model.mark import NO_MARK
+from uxfrm.model.selector import Selector
+from uxfrm.model.state import LifeState, StateConfig
+from uxfrm.model.template import IPSEC_PROTOCOLS
+from uxfrm.tables.states import State, StateTable
+
+ACQ_EXPIRES = 30
+
+
+class StateDatabase:
+    """Live states with their timers. `install` and `uninstall` are the data path's hooks."""
+
+    def __init__(
+        self,
+        table: StateTable,
+        randbytes: Callable[[int], bytes],
+        install: Callable[[State], None],
+        uninstall: Callable[[State], None],
+        tell: Callable[[Event], None],
+    ) -> None:
+        self.table = table
+        self.timers = Timers()
+        self.acq_expires = ACQ_EXPIRES
+        self._randbytes = randbytes
+        self._install = install
+        self._uninstall = uninstall
+        self._tell = tell
+
+    # -- NEWSA, UPDSA
+
+    def add(self, config: StateConfig, now_s: int) -> State:
+        """NEWSA (`ip xfrm state add`). EEXIST for an occupied key; ENOSYS where no engine has the cipher."""
+        if self._locate(config) is not None:
+            raise XfrmError(errno.EEXIST)
+        return self._insert(config, now_s, self._larval_for(config))
+
+    def _insert(self, config: StateConfig, now_s: int, larval: State | None) -> State:
+        """Put a checked configuration into force in place of its larval state. Follows: xfrm_state_insert."""
+        state = self.table.insert(config, LifeState.VALID, now_s)
+        try:
+            self._install(state)
+        except XfrmError:
+            self.table.remove(state)
+            raise
+        if larval is not None:
+            self._drop(larval)
+        self._bump_siblings(state)
+        self.timers.arm(state)
+        return state
+
+    def update(self, config: StateConfig, now_s: int) -> State:
+        """UPDSA (`ip xfrm state update`): complete a larval state, or change what may be changed.
+
+        ESRCH where there is none. Keys, sequence numbers, reqid, mode and addresses of a live state stay.
+        """
+        state = self._locate(config)
+        if state is None:
+            raise XfrmError(errno.ESRCH)
+        if config.direction and state.config.direction != config.direction:
+            raise XfrmError(errno.ESRCH)
+        if isinstance(state.config, LarvalConfig):
+            return self._insert(config, now_s, state)
+        if state.life != LifeState.VALID:
+            raise invalid()
+        self._change(state, state.config, config)
+        return state
+
+    def _change(self, state: State, old: StateConfig, new: StateConfig) -> None:
+        """Follows: the tail of xfrm_state_update."""
+        if (old.encap is None) != (new.encap is None) or (
+            old.encap and new.encap and old.encap.type != new.encap.type
+        ):
+            raise invalid()
+        rare = old.rare
+        if rare.coaddr is not None and new.rare.coaddr is not None:
+            rare = replace(rare, coaddr=new.rare.coaddr)
+        set_mark = new.set_mark if new.set_mark != NO_MARK else old.set_mark
+        state.config = replace(
+            old,
+            encap=new.encap,
+            lifetime=new.lifetime,
+            rare=rare,
+            set_mark=set_mark,
+            if_id=new.if_id or old.if_id,
+        )
+        x = state.record
+        self.table.set_limits(x, state.config)
+        x["dying"] = 0
+        x["set_v"], x["set_m"] = set_mark.v & set_mark.m, set_mark.m
+        self.table.bump(state)
+        self.timers.arm(state)
+
+    def _locate(self, config: StateConfig) -> State | None:
+        """The state that a request for `config` means. Follows: __xfrm_state_locate."""
+        mark = config.mark.v & config.mark.m
+        if config.proto in IPSEC_PROTOCOLS:
+            if not config.spi:
+                return None
+            return self.table.find(config.daddr, config.spi, config.proto, config.family, mark)
+        return self.table.find_by_addresses(config.daddr, config.saddr, config.proto, config.family, mark)
+
+    def _larval_for(self, config: StateConfig) -> State | None:
+        """The larval state that a new one completes: by sequence, else by what was asked for."""
+        if config.seq:
+            for state in self.table.find_by_seq(config.seq):
+                c = state.config
+                if state.life == LifeState.ACQ and c.proto == config.proto and c.daddr == config.daddr:
+                    return state
+        return self._find_larval(config)
+
+    def _find_larval(self, wanted: StateConfig | LarvalConfig) -> State | None:
+        """Follows: __find_acq_core."""
+        for state in self.table.candidates(wanted.daddr, wanted.saddr, wanted.reqid, wanted.family):
+            c = state.config
+            same = (c.mode, c.proto, c.mark) == (wanted.mode, wanted.proto, wanted.mark.normalised())
+            if same and state.life == LifeState.ACQ and not c.spi:
+                return state
+        return None
+
+    def _bump_siblings(self, state: State) -> None:
+        """Make bundles through older states of the same tunnel stale. Follows: __xfrm_state_bump_genids."""
+        c = state.config
+        mark = c.mark.v & c.mark.m
+        for other in self.table.candidates(c.daddr, c.saddr, c.reqid, c.family):
+            if other is not state and other.config.if_id == c.if_id and other.config.mark.covers(mark):
+                self.table.bump(other)
+
+    # -- DELSA, GETSA, FLUSHSA
+
+    def get(self, identity: StateId) -> State:
+        """GETSA (`ip xfrm state get`). ESRCH for none."""
+        state = self._named(identity)
+        if state is None:
+            raise XfrmError(errno.ESRCH)
+        return state
+
+    def delete(self, identity: StateId) -> State:
+        """DELSA (`ip xfrm state delete`). ESRCH for none."""
+        state = self.get(identity)
+        self._drop(state)
+        return state
+
+    def _named(self, identity: StateId) -> State | None:
+        if identity.proto in IPSEC_PROTOCOLS:
+            return self.table.find(
+                identity.daddr, identity.spi, identity.proto, identity.family, identity.mark
+            )
+        if identity.saddr is None:
+            raise invalid()
+        return self.table.find_by_addresses(
+            identity.daddr, identity.saddr, identity.proto, identity.family, identity.mark
+        )
+
+    def flush(self, proto: int) -> int:
+        """FLUSHSA (`ip xfrm state flush`): 0 for all, 255 for AH, ESP and COMP; returns how many went."""
+        gone = [state for state in self.table if _of_protocol(state.config.proto, proto)]
+        for state in gone:
+            self._drop(state)
+        return len(gone)
+
+    def _drop(self, state: State) -> None:
+        if isinstance(state.config, StateConfig):
+            self._uninstall(state)
+        self.table.remove(state)
+
+    # -- ALLOCSPI
+
+    def alloc_spi(self, wanted: LarvalConfig, low: int, high: int, now_s: int) -> State:
+        """ALLOCSPI (`ip xfrm state allocspi`): a larval state with an SPI of its own.
+
+        EINVAL for a bad protocol or range, ENOENT where the range is used up.
+        """
+        _check_spi_range(wanted.proto, low, high)
+        larval = self._larval_by_seq(wanted) or self._find_larval(wanted)
+        if larval is not None and larval.config.spi:
+            return larval
+        spi = self._free_spi(wanted.proto, low, high)
+        base: Any = larval.config if larval is not None else self._new_larval(wanted)
+        if larval is not None:
+            self.table.remove(larval)
+        direction = wanted.direction or base.direction
+        state = self.table.insert(replace(base, spi=spi, direction=direction), LifeState.ACQ, now_s)
+        self.timers.arm(state)
+        return state
+
+    def _larval_by_seq(self, wanted: LarvalConfig) -> State | None:
+        if not wanted.seq:
+            return None
+        for state in self.table.find_by_seq(wanted.seq):
+            if state.life == LifeState.ACQ and state.config.daddr == wanted.daddr:
+                return state
+        return None
+
+    def _new_larval(self, wanted: LarvalConfig) -> LarvalConfig:
+        """Follows: the creating half of __find_acq_core: a selector from host to host."""
+        bits = len(wanted.daddr) * 8
+        selector = Selector(wanted.family, wanted.daddr, wanted.saddr, bits, bits)
+        return replace(
+            wanted, spi=0, mark=wanted.mark.normalised(), selector=selector, hard_add=self.acq_expires
+        )
+
+    def _free_spi(self, proto: int, low: int, high: int) -> int:
+        if low == high:
+            if not self.table.spi_in_use(low, proto):
+                return low
+        else:
+            for _ in range(min(high - low + 1, 65536)):
+                spi = low + int.from_bytes(self._randbytes(8)) % (high - low + 1)
+                if spi and not self.table.spi_in_use(spi, proto):
+                    return spi
+        raise XfrmError(errno.ENOENT, "No SPI available in the requested range")
+
+    # -- time
+
+    def advance(self, now_s: int) -> None:
+        """Let time limits act up to `now_s`, soonest first."""
+        for state in self.timers.due(now_s):
+            self._check_time(state, now_s)
+
+    def _check_time(self, state: State, now_s: int) -> None:
+        """Follows: xfrm_timer_handler: 1. hard limits  2. soft limits  3. plan the next check."""
+        hard, soft = hard_deadline(state), soft_deadline(state)
+        if hard is not None and hard <= now_s:
+            self.expire(state)
+            return
+        if soft is not None and soft <= now_s:
+            state.record["dying"] = 1
+            self._tell(StateExpired(state.dump(), hard=False))
+        self.timers.arm(state)
+
+    def expire(self, state: State) -> None:
+        """End a state by a hard limit: it goes, and EXPIRE says so instead of DELSA."""
+        state.record["life"] = LifeState.EXPIRED
+        dump = state.dump()
+        self._drop(state)
+        self._tell(StateExpired(dump, hard=True))
+
+    def soften(self, state: State) -> None:
+        """Tell that a soft limit of bytes or packets was reached; the row already says dying."""
+        self._tell(StateExpired(state.dump(), hard=False))
+
+
+def _of_protocol(proto: int, wanted: int) -> bool:
+    """Follows: xfrm_id_proto_match."""
+    return wanted in (0, proto) or (wanted == PROTO_IPSEC_ANY and proto in IPSEC_PROTOCOLS)
+
+
+def _check_spi_range(proto: int, low: int, high: int) -> None:
+    """Follows: verify_spi_info."""
+    if proto not in IPSEC_PROTOCOLS:
+        raise invalid("Invalid protocol, must be one of AH, ESP, IPCOMP")
+    if proto == PROTO_COMP and high >= 0x10000:
+        raise invalid("IPCOMP SPI must be <= 65535")
+    if low > high:
+        raise invalid("Invalid SPI range: min > max")

@@ -1,0 +1,75 @@
+"""Time limits of states: one heap of deadlines, in wall-clock seconds; idle states cost nothing.
+
+Follows: xfrm_timer_handler. An entry that became pointless (the state is gone, or has a later deadline) is
+dropped when its time comes.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator
+
+from uxfrm.model.dump import LarvalConfig
+from uxfrm.model.lifetime import UNLIMITED, LifetimeConfig
+from uxfrm.tables.states import State
+
+
+def time_limits(state: State) -> LifetimeConfig:
+    """The limits of a state; a larval one has only its acquire time."""
+    config = state.config
+    if isinstance(config, LarvalConfig):
+        return UNLIMITED._replace(hard_add=config.hard_add)
+    return config.lifetime
+
+
+def hard_deadline(state: State) -> int | None:
+    """When time will end the state: since its addition, or since its first use."""
+    limits, x = time_limits(state), state.record
+    ends = []
+    if limits.hard_add:
+        ends.append(int(x["add_time"]) + limits.hard_add)
+    if limits.hard_use and x["use_time"]:
+        ends.append(int(x["use_time"]) + limits.hard_use)
+    return min(ends, default=None)
+
+
+def soft_deadline(state: State) -> int | None:
+    """When time will make the state dying, unless it is."""
+    if state.dying:
+        return None
+    limits, x = time_limits(state), state.record
+    ends = []
+    if limits.soft_add:
+        ends.append(int(x["add_time"]) + limits.soft_add)
+    if limits.soft_use and x["use_time"]:
+        ends.append(int(x["use_time"]) + limits.soft_use)
+    return min(ends, default=None)
+
+
+class Timers:
+    """Deadlines of states, soonest first."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[int, int, State]] = []
+        self._count = 0
+
+    def __len__(self) -> int:
+        return len(self._heap)
+
+    def arm(self, state: State) -> None:
+        """Plan the state's next check, if time limits it at all."""
+        ends = [end for end in (hard_deadline(state), soft_deadline(state)) if end is not None]
+        if ends:
+            self._count += 1
+            heapq.heappush(self._heap, (min(ends), self._count, state))
+
+    def next_deadline(self) -> int | None:
+        """The wall-clock second of the next check, or None."""
+        return self._heap[0][0] if self._heap else None
+
+    def due(self, now_s: int) -> Iterator[State]:
+        """Take out the states whose time has come."""
+        while self._heap and self._heap[0][0] <= now_s:
+            state = heapq.heappop(self._heap)[2]
+            if state.row >= 0:
+                yield state

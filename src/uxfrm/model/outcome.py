@@ -1,0 +1,243 @@
+"""Every way a packet can end: one table gives the enum, the counter and the sentence.
+
+The counters are those of /proc/net/xfrm_stat, in the order and with the names of net/xfrm/xfrm_proc.c.
+A new drop is one line of `Outcome`.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Self
+
+
+class Counter(IntEnum):
+    """Lines of /proc/net/xfrm_stat, in file order (Linux 6.14 and later have all 32)."""
+
+    XfrmInError = 0
+    XfrmInBufferError = 1
+    XfrmInHdrError = 2
+    XfrmInNoStates = 3
+    XfrmInStateProtoError = 4
+    XfrmInStateModeError = 5
+    XfrmInStateSeqError = 6
+    XfrmInStateExpired = 7
+    XfrmInStateMismatch = 8
+    XfrmInStateInvalid = 9
+    XfrmInTmplMismatch = 10
+    XfrmInNoPols = 11
+    XfrmInPolBlock = 12
+    XfrmInPolError = 13
+    XfrmOutError = 14
+    XfrmOutBundleGenError = 15
+    XfrmOutBundleCheckError = 16
+    XfrmOutNoStates = 17
+    XfrmOutStateProtoError = 18
+    XfrmOutStateModeError = 19
+    XfrmOutStateSeqError = 20
+    XfrmOutStateExpired = 21
+    XfrmOutPolBlock = 22
+    XfrmOutPolDead = 23
+    XfrmOutPolError = 24
+    XfrmFwdHdrError = 25
+    XfrmOutStateInvalid = 26
+    XfrmAcquireError = 27
+    XfrmOutStateDirError = 28
+    XfrmInStateDirError = 29
+    XfrmInIptfsError = 30
+    XfrmOutNoQueueSpace = 31
+
+
+def show_counters(values: list[int]) -> str:
+    """Print as /proc/net/xfrm_stat. Follows: xfrm_statistics_seq_show."""
+    return "".join(f"{counter.name:<24}\t{values[counter]}\n" for counter in Counter)
+
+
+class Verdict(IntEnum):
+    """The kinds of end."""
+
+    PENDING = 0
+    DELIVERED = 1
+    FORWARDED = 2
+    CLEAR = 3
+    SENT = 4
+    DROPPED = 5
+    UNSUPPORTED = 6
+    IGNORED = 7
+
+
+class Outcome(IntEnum):
+    """How a packet ended: its verdict, the counter that moves (None: no counter of XFRM), the words.
+
+    The words may use the fields that explain fills in: spi, seq, top, window, proto, detail.
+    """
+
+    verdict: Verdict
+    counter: Counter | None
+    words: str
+
+    def __new__(cls, verdict: Verdict, counter: Counter | None, words: str) -> Self:
+        member = int.__new__(cls, len(cls.__members__))
+        member._value_ = len(cls.__members__)
+        member.verdict = verdict
+        member.counter = counter
+        member.words = words
+        return member
+
+    PENDING = (Verdict.PENDING, None, "not decided yet")
+    DELIVERED = (Verdict.DELIVERED, None, "decrypted and allowed by policy")
+    FORWARDED = (Verdict.FORWARDED, None, "decrypted and allowed by forward policy")
+    DELIVERED_NO_POLICY = (
+        Verdict.DELIVERED,
+        None,
+        "decrypted; no policy matches, which transport mode does not need",
+    )
+    CLEAR = (Verdict.CLEAR, None, "no policy asks for IPsec")
+    CLEAR_ALLOWED = (Verdict.CLEAR, None, "a policy allows it in clear")
+    CLEAR_OPTIONAL = (Verdict.CLEAR, None, "all templates of the policy are optional and no state fits")
+    SENT = (Verdict.SENT, None, "protected as the policy asks")
+    # before XFRM: the IP layer drops these and counts them elsewhere
+    IN_NOT_IP = (Verdict.IGNORED, None, "not IP")
+    IN_IP_HEADER = (Verdict.DROPPED, None, "the IP header is malformed; the IP layer drops it before XFRM")
+    IN_IP_CHECKSUM = (
+        Verdict.DROPPED,
+        None,
+        "the IPv4 header checksum is wrong; the IP layer drops it before XFRM",
+    )
+    IN_IP_TRUNCATED = (
+        Verdict.DROPPED,
+        None,
+        "shorter than its IP header says; the IP layer drops it before XFRM",
+    )
+    # not supported by this version
+    UNSUPPORTED_AH = (Verdict.UNSUPPORTED, None, "AH is not supported yet")
+    UNSUPPORTED_COMP = (Verdict.UNSUPPORTED, None, "IPComp is not supported yet")
+    UNSUPPORTED_ENCAP = (Verdict.UNSUPPORTED, None, "ESP in UDP or TCP is not supported yet")
+    UNSUPPORTED_MODE = (Verdict.UNSUPPORTED, None, "the state's mode is not supported yet")
+    UNSUPPORTED_FRAGMENT = (
+        Verdict.UNSUPPORTED,
+        None,
+        "a fragment of an IPsec packet: reassembly is not supported yet",
+    )
+    # input, in the order of xfrm_input
+    IN_HEADER_SHORT = (
+        Verdict.DROPPED,
+        Counter.XfrmInHdrError,
+        "too short for a {proto} header: no SPI can be read",
+    )
+    IN_DEPTH = (Verdict.DROPPED, Counter.XfrmInBufferError, "more than 6 transforms around one packet")
+    IN_NO_STATE = (
+        Verdict.DROPPED,
+        Counter.XfrmInNoStates,
+        "no state for {proto} SPI {spi} to this destination",
+    )
+    IN_STATE_DIR = (Verdict.DROPPED, Counter.XfrmInStateDirError, "the state is declared for output only")
+    IN_STATE_ACQ = (Verdict.DROPPED, Counter.XfrmAcquireError, "the state is larval: it has no keys yet")
+    IN_STATE_INVALID = (Verdict.DROPPED, Counter.XfrmInStateInvalid, "the state is no longer valid")
+    IN_ENCAP_MISMATCH = (
+        Verdict.DROPPED,
+        Counter.XfrmInStateMismatch,
+        "plain ESP, but the state expects encapsulation in UDP or TCP",
+    )
+    IN_SEQ_ZERO = (Verdict.DROPPED, Counter.XfrmInStateSeqError, "sequence number 0 is never sent")
+    IN_SEQ_OLD = (
+        Verdict.DROPPED,
+        Counter.XfrmInStateSeqError,
+        "sequence number {seq} is older than the replay window ({window} up to {top})",
+    )
+    IN_SEQ_REPLAYED = (
+        Verdict.DROPPED,
+        Counter.XfrmInStateSeqError,
+        "sequence number {seq} was received before: a replay (window {window}, newest {top})",
+    )
+    IN_SEQ_HIGH = (
+        Verdict.DROPPED,
+        Counter.XfrmInStateSeqError,
+        "the high half of the extended sequence number does not fit the window any more",
+    )
+    IN_EXPIRED = (
+        Verdict.DROPPED,
+        Counter.XfrmInStateExpired,
+        "the state's hard limit of bytes or packets is reached",
+    )
+    IN_ESP_LENGTH = (
+        Verdict.DROPPED,
+        Counter.XfrmInStateProtoError,
+        "the length does not fit: too short for IV and ICV, or no multiple of the cipher block",
+    )
+    IN_ICV = (
+        Verdict.DROPPED,
+        Counter.XfrmInStateProtoError,
+        "the ICV is wrong: forged, damaged, or sealed with another key or algorithm",
+    )
+    IN_PADDING = (
+        Verdict.DROPPED,
+        Counter.XfrmInStateProtoError,
+        "the ESP padding is longer than the payload",
+    )
+    IN_DUMMY = (Verdict.DROPPED, Counter.XfrmInStateProtoError, "a dummy packet (next header 59)")
+    IN_MODE = (
+        Verdict.DROPPED,
+        Counter.XfrmInStateModeError,
+        "a tunnel-mode state, but the payload is not an IP packet of the kind its next header says",
+    )
+    # policy check on input
+    IN_STATE_SELECTOR = (
+        Verdict.DROPPED,
+        Counter.XfrmInStateMismatch,
+        "the inner packet is outside the selector of the state that carried it: {detail}",
+    )
+    IN_NO_POLICY = (
+        Verdict.DROPPED,
+        Counter.XfrmInNoPols,
+        "no policy matches the inner packet, and tunnel mode needs one",
+    )
+    IN_DEFAULT_BLOCK = (
+        Verdict.DROPPED,
+        Counter.XfrmInNoPols,
+        "no policy matches, and the default policy is block",
+    )
+    IN_POLICY_BLOCK = (Verdict.DROPPED, Counter.XfrmInPolBlock, "a policy blocks it")
+    IN_TOO_MANY_TEMPLATES = (
+        Verdict.DROPPED,
+        Counter.XfrmInBufferError,
+        "sub and main policy together have 6 or more templates",
+    )
+    IN_TEMPLATE = (Verdict.DROPPED, Counter.XfrmInTmplMismatch, "not protected as the policy asks: {detail}")
+    # output
+    OUT_IP_HEADER = (Verdict.DROPPED, None, "the IP header is malformed")
+    OUT_DEFAULT_BLOCK = (Verdict.DROPPED, None, "no policy matches, and the default policy is block")
+    OUT_POLICY_BLOCK = (Verdict.DROPPED, Counter.XfrmOutPolBlock, "a policy blocks it")
+    OUT_NO_STATE = (
+        Verdict.DROPPED,
+        Counter.XfrmOutNoStates,
+        "no usable state for the policy's template: {detail}",
+    )
+    OUT_POLICY_ERROR = (
+        Verdict.DROPPED,
+        Counter.XfrmOutPolError,
+        "the policy's templates cannot be resolved: {detail}",
+    )
+    OUT_STATE_DIR = (Verdict.DROPPED, Counter.XfrmOutStateDirError, "the state is declared for input only")
+    OUT_STATE_INVALID = (Verdict.DROPPED, Counter.XfrmOutStateInvalid, "the state is no longer valid")
+    OUT_EXPIRED = (
+        Verdict.DROPPED,
+        Counter.XfrmOutStateExpired,
+        "the state's hard limit of bytes or packets is reached",
+    )
+    OUT_SEQ_OVERFLOW = (
+        Verdict.DROPPED,
+        Counter.XfrmOutStateSeqError,
+        "the sequence number would wrap: a rekey is due",
+    )
+    OUT_MODE = (
+        Verdict.DROPPED,
+        Counter.XfrmOutStateModeError,
+        "the packet cannot be encapsulated in the state's mode",
+    )
+    OUT_TOO_BIG = (
+        Verdict.DROPPED,
+        Counter.XfrmOutStateModeError,
+        "larger than the tunnel's MTU, and it must not be fragmented",
+    )
+    OUT_ENGINE = (Verdict.DROPPED, Counter.XfrmOutStateProtoError, "the cipher engine refused the packet")
+    OUT_ROOM = (Verdict.DROPPED, Counter.XfrmOutError, "no room for headers and trailer")

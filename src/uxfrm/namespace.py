@@ -1,0 +1,192 @@
+"""One network namespace's XFRM: tables, sysctls, counters, events. The one object that the floors above hold.
+
+It is given packets, requests and the time, and does no I/O: `randbytes` is its only source of randomness
+(SPIs, IVs, hash seeds), `advance` its only clock. Same seed, same calls, same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+
+from uxfrm import compiled
+from uxfrm.datapath import satable
+from uxfrm.datapath.batch import Batch, Int64s
+from uxfrm.datapath.context import Context
+from uxfrm.datapath.crypto.keyring import Keyring
+from uxfrm.datapath.inspect import inspect
+from uxfrm.datapath.limits import NOTICE_HARD, NOTICE_SOFT
+from uxfrm.datapath.receive import receive
+from uxfrm.datapath.send import Bundles, send
+from uxfrm.lifecycle.database import StateDatabase
+from uxfrm.lifecycle.events import Event, Listener
+from uxfrm.model.dump import LarvalConfig, PolicyDump, PolicyId, StateDump, StateId
+from uxfrm.model.policy import PolicyConfig, PolicyType
+from uxfrm.model.state import StateConfig
+from uxfrm.tables.policies import Policy, PolicyTable, Thresholds
+from uxfrm.tables.states import State, StateTable
+
+
+class Namespace:
+    """XFRM of one network namespace (struct netns_xfrm).
+
+    `engines` names crypto engines in order of preference (default: all that load). `now_s` is wall-clock
+    seconds; it moves by `advance` only.
+    """
+
+    def __init__(
+        self, *, randbytes: Callable[[int], bytes], engines: Sequence[str] | None = None, now_s: int = 0
+    ) -> None:
+        compiled.ready()
+        self.now_s = now_s
+        self.states = StateTable(int.from_bytes(randbytes(4)))
+        self.policies = PolicyTable()
+        self.keyring = Keyring(engines)
+        self.path = Context(self.states, self.policies, self.keyring, randbytes, self._attend)
+        self._bundles = Bundles()
+        self._randbytes = randbytes
+        self._listeners: list[Listener] = []
+        self._sad = StateDatabase(self.states, randbytes, self._install, self._uninstall, self._tell)
+
+    # -- packets
+
+    def input(self, batch: Batch) -> None:
+        """Take received packets in; see datapath.receive."""
+        receive(self.path, batch)
+
+    def output(self, batch: Batch) -> None:
+        """Take packets out; see datapath.send."""
+        send(self.path, self._bundles, batch)
+
+    def inspect(self, batch: Batch) -> None:
+        """Open packets that this host sent, touching neither counters nor windows; see datapath.inspect."""
+        inspect(self.path, batch)
+
+    # -- time
+
+    def advance(self, now_s: int) -> None:
+        """Let time pass up to `now_s` (wall-clock seconds); going backwards changes nothing but the clock."""
+        self.now_s = now_s
+        self._sad.advance(now_s)
+
+    def next_deadline(self) -> int | None:
+        """The second at which something will change by itself, or None."""
+        return self._sad.timers.next_deadline()
+
+    # -- states
+
+    def add_state(self, config: StateConfig) -> State:
+        """`ip xfrm state add`: XfrmError EEXIST, ENOSYS."""
+        return self._sad.add(config, self.now_s)
+
+    def update_state(self, config: StateConfig) -> State:
+        """`ip xfrm state update`: XfrmError ESRCH, EINVAL, ENOSYS."""
+        return self._sad.update(config, self.now_s)
+
+    def delete_state(self, identity: StateId) -> State:
+        """`ip xfrm state delete`: XfrmError ESRCH."""
+        return self._sad.delete(identity)
+
+    def get_state(self, identity: StateId) -> StateDump:
+        """`ip xfrm state get`: XfrmError ESRCH."""
+        return self._sad.get(identity).dump()
+
+    def flush_states(self, proto: int = 0) -> int:
+        """`ip xfrm state flush`: protocol 0 for all, 255 for AH, ESP and COMP; how many went."""
+        return self._sad.flush(proto)
+
+    def alloc_spi(self, wanted: LarvalConfig, low: int, high: int) -> StateDump:
+        """`ip xfrm state allocspi`: XfrmError EINVAL, ENOENT."""
+        return self._sad.alloc_spi(wanted, low, high, self.now_s).dump()
+
+    def dump_states(self) -> Iterator[StateDump]:
+        """`ip xfrm state list`: newest first."""
+        return (state.dump() for state in self.states)
+
+    # -- policies
+
+    def add_policy(self, config: PolicyConfig) -> Policy:
+        """`ip xfrm policy add`: XfrmError EEXIST."""
+        return self.policies.add(config, self.now_s)
+
+    def update_policy(self, config: PolicyConfig) -> Policy:
+        """`ip xfrm policy update`: add or replace."""
+        return self.policies.update(config, self.now_s)[0]
+
+    def delete_policy(self, identity: PolicyId) -> Policy:
+        """`ip xfrm policy delete`: XfrmError ENOENT."""
+        return self.policies.delete(identity)
+
+    def get_policy(self, identity: PolicyId) -> PolicyDump:
+        """`ip xfrm policy get`: XfrmError ENOENT."""
+        self.path.sync_used()
+        return self.policies.get(identity).dump
+
+    def flush_policies(self, type: PolicyType | int = PolicyType.MAIN) -> int:
+        """`ip xfrm policy flush`: how many went."""
+        return len(self.policies.flush(type))
+
+    def dump_policies(self) -> Iterator[PolicyDump]:
+        """`ip xfrm policy list`: newest first."""
+        self.path.sync_used()
+        return (policy.dump for policy in self.policies.dump())
+
+    def set_default(self, in_: int = 0, fwd: int = 0, out: int = 0) -> None:
+        """`ip xfrm policy setdefault`: DefaultAction of each direction, 0 to leave it."""
+        self.policies.set_default(in_, fwd, out)
+
+    def get_default(self) -> tuple[int, int, int]:
+        """`ip xfrm policy getdefault`: the actions of in, fwd, out."""
+        in_, out, fwd = self.policies.default
+        return int(in_), int(fwd), int(out)
+
+    def set_thresholds(self, ipv4: Thresholds | None = None, ipv6: Thresholds | None = None) -> None:
+        """`ip xfrm policy set hthresh4 ... hthresh6 ...`: kept, without effect on lookups."""
+        self.policies.set_thresholds(ipv4, ipv6)
+
+    # -- counters and events
+
+    def counters(self) -> list[int]:
+        """The values of /proc/net/xfrm_stat, by Counter."""
+        return self.path.counters()
+
+    def listen(self, listener: Listener) -> None:
+        """Have `listener` told of every event; without listeners events are not kept."""
+        self._listeners.append(listener)
+
+    def _tell(self, event: Event) -> None:
+        for listener in self._listeners:
+            listener(event)
+
+    # -- between the tables and the data path
+
+    def _install(self, state: State) -> None:
+        satable.install(state, self.keyring, self._randbytes)
+        self.path.random_ivs += int(state.record["iv_random"])
+        self._note_encapsulation(state)
+
+    def _uninstall(self, state: State) -> None:
+        self.path.random_ivs -= int(state.record["iv_random"])
+        self.path.bury(state)
+        satable.uninstall(state, self.keyring)
+
+    def _note_encapsulation(self, state: State) -> None:
+        """Remember the UDP port on which this state's ESP will arrive."""
+        config = state.config
+        if isinstance(config, StateConfig) and config.encap is not None:
+            ports = {*self.path.encap_ports.tolist(), config.encap.dport}
+            self.path.encap_ports = np.array(sorted(ports), np.int64)
+
+    def _attend(self, notices: Int64s) -> None:
+        """Do what a run of packets left to do: states at a limit, or used for the first time."""
+        for row, kind in notices.tolist():
+            if not self.states.rows[row]["serial"]:
+                continue
+            state = self.states.at(row)
+            if kind == NOTICE_HARD:
+                self._sad.expire(state)
+            elif kind == NOTICE_SOFT:
+                self._sad.soften(state)
+            else:
+                self._sad.timers.arm(state)

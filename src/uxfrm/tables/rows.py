@@ -1,0 +1,114 @@
+"""The row of a state: everything that packets read and change, as one numpy record.
+
+A live state's counters, sequence numbers and replay window exist here and nowhere else; the compiled batch
+functions work on this array, and the `State` object reads it. All values are int64 and addresses are four
+32-bit words (IPv4: the first, the others 0), so that the same source gives the same results compiled,
+where integers wrap, and interpreted, where they do not.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+import numpy as np
+
+from uxfrm.model.address import Address
+from uxfrm.model.lifetime import INF
+
+# A limit that is never reached; the UAPI's INF (2^64-1) does not fit int64.
+NEVER = 2**63 - 1
+
+REPLAY_OFF, REPLAY_LEGACY, REPLAY_BITMAP, REPLAY_ESN = 0, 1, 2, 3
+
+# What the data path can do with a state; anything but TRANSFORM_ESP is answered with an outcome.
+TRANSFORM_NONE, TRANSFORM_ESP, TRANSFORM_UNSUPPORTED = 0, 1, 2
+
+# Configured figures are small; counters and sequence numbers get all 64 bits.
+STATE_DTYPE = np.dtype(
+    [
+        # identity, and what a lookup compares
+        ("genid", np.int64),
+        ("serial", np.int64),
+        ("daddr", np.int64, (4,)),
+        ("saddr", np.int64, (4,)),
+        ("spi", np.int64),
+        ("mark_v", np.int64),
+        ("mark_m", np.int64),
+        ("family", np.int32),
+        ("proto", np.int32),
+        ("life", np.int32),
+        ("direction", np.int32),
+        # counters and limits
+        ("bytes", np.int64),
+        ("packets", np.int64),
+        ("add_time", np.int64),
+        ("use_time", np.int64),
+        ("lastused", np.int64),
+        ("soft_byte", np.int64),
+        ("hard_byte", np.int64),
+        ("soft_packet", np.int64),
+        ("hard_packet", np.int64),
+        ("stat_window", np.int64),
+        ("stat_replay", np.int64),
+        ("stat_failed", np.int64),
+        ("dying", np.int32),
+        ("watch_use", np.int32),
+        # sequence numbers and replay window
+        ("oseq", np.int64),
+        ("oseq_hi", np.int64),
+        ("seq", np.int64),
+        ("seq_hi", np.int64),
+        ("bitmap", np.int64),
+        ("words_at", np.int64),
+        ("replay", np.int32),
+        ("window", np.int32),
+        # the transform, worked out when the state is installed
+        ("iv_salt_hi", np.int64),
+        ("iv_salt_lo", np.int64),
+        ("wraps", np.int64),
+        ("ip_id", np.int64),
+        ("set_v", np.int64),
+        ("set_m", np.int64),
+        ("key", np.int32),
+        ("transform", np.int32),
+        ("mode", np.int32),
+        ("encap", np.int32),
+        ("flags", np.int32),
+        ("extra_flags", np.int32),
+        ("esn", np.int32),
+        ("iv_bytes", np.int32),
+        ("iv_random", np.int32),
+        ("icv_bytes", np.int32),
+        ("block", np.int32),
+        ("tfcpad", np.int32),
+        # one batch run's provisional view (see datapath.input)
+        ("run", np.int64),
+        ("run_packets", np.int64),
+        ("run_bytes", np.int64),
+        ("run_top", np.int64),
+        ("run_top_hi", np.int64),
+    ],
+    align=True,
+)
+
+ROWS: Any = numba.from_dtype(STATE_DTYPE)[::1]
+
+
+def words(address: Address) -> tuple[int, int, int, int]:
+    """An address as the four 32-bit words of a row."""
+    if len(address) == 4:
+        return int.from_bytes(address), 0, 0, 0
+    value = int.from_bytes(address)
+    mask = 0xFFFFFFFF
+    return value >> 96, value >> 64 & mask, value >> 32 & mask, value & mask
+
+
+def limit(value: int) -> int:
+    """A byte or packet limit as a row keeps it."""
+    return NEVER if value >= NEVER else value
+
+
+def unlimit(value: int) -> int:
+    """The inverse of `limit`."""
+    return INF if value == NEVER else value

@@ -1,0 +1,326 @@
+"""Where live states are kept, and how they are found.
+
+Four indexes over one array of rows, as in the kernel: by (daddr, SPI, proto, family), by destination
+(daddr, saddr, reqid, family), by source (daddr, saddr, family), by key-manager sequence. Marks are compared
+while walking. What a request does to the table is lifecycle's; what a packet does to a row is datapath's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from uxfrm.model.address import Address
+from uxfrm.model.dump import LarvalConfig, StateDump, StateStats
+from uxfrm.model.flow import PROTO_AH, PROTO_COMP, PROTO_ESP
+from uxfrm.model.lifetime import LifetimeCurrent
+from uxfrm.model.state import LifeState, ReplayEsn, ReplayLegacy, StateConfig
+from uxfrm.tables import rows as r
+from uxfrm.tables.hashindex import HashIndex, Int64s
+from uxfrm.tables.statehash import find_by_spi, mix, spi_hash
+
+SPI_PROTOCOLS = (PROTO_ESP, PROTO_AH, PROTO_COMP)
+
+_START = 64
+_LEGACY_WINDOW_MAX = 32
+
+
+class State:
+    """A live state: its frozen configuration and its row.
+
+    A removed state keeps its last dump (`final`), and its row is -1.
+    """
+
+    __slots__ = ("config", "final", "row", "table")
+
+    def __init__(self, table: StateTable, row: int, config: StateConfig | LarvalConfig) -> None:
+        self.table = table
+        self.row = row
+        self.config = config
+        self.final: StateDump | None = None
+
+    def __repr__(self) -> str:
+        c = self.config
+        return f"<State proto {c.proto} spi {c.spi:#010x} reqid {c.reqid} {self.life.name.lower()}>"
+
+    @property
+    def record(self) -> Any:
+        """The row itself (a numpy record)."""
+        return self.table.rows[self.row]
+
+    @property
+    def life(self) -> LifeState:
+        return LifeState.DEAD if self.row < 0 else LifeState(int(self.record["life"]))
+
+    @property
+    def dying(self) -> bool:
+        return self.row >= 0 and bool(self.record["dying"])
+
+    @property
+    def genid(self) -> int:
+        return 0 if self.row < 0 else int(self.record["genid"])
+
+    def dump(self) -> StateDump:
+        """The state as a dump tells it."""
+        if self.final is not None:
+            return self.final
+        x = self.record
+        return StateDump(
+            config=self.config,
+            current=LifetimeCurrent(
+                int(x["bytes"]), int(x["packets"]), int(x["add_time"]), int(x["use_time"])
+            ),
+            replay=self._replay(x),
+            stats=StateStats(int(x["stat_window"]), int(x["stat_replay"]), int(x["stat_failed"])),
+            lastused=int(x["lastused"]),
+            life=self.life,
+        )
+
+    def _replay(self, x: Any) -> ReplayLegacy | ReplayEsn:
+        esn = self.config.replay_esn if isinstance(self.config, StateConfig) else None
+        if esn is None:
+            return ReplayLegacy(int(x["oseq"]), int(x["seq"]), int(x["bitmap"]))
+        at = int(x["words_at"])
+        bitmap = tuple(int(word) for word in self.table.words[at : at + esn.words])
+        return replace(
+            esn,
+            oseq=int(x["oseq"]),
+            seq=int(x["seq"]),
+            oseq_hi=int(x["oseq_hi"]),
+            seq_hi=int(x["seq_hi"]),
+            bitmap=bitmap,
+        )
+
+
+class StateTable:
+    """All states of a namespace. `seed` keys the hashes; rows may move when the table grows."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed & 0x7FFFFFFF
+        self.rows: Any = np.zeros(_START, r.STATE_DTYPE)
+        self.words: Int64s = np.zeros(_START, np.int64)
+        self.by_spi = HashIndex(_START)
+        self._by_destination = HashIndex(_START)
+        self._by_source = HashIndex(_START)
+        self._by_seq: dict[int, list[State]] = {}
+        self._states: list[State | None] = [None] * _START
+        self._free = list(range(_START - 1, -1, -1))
+        self._free_words: dict[int, list[int]] = {}
+        self._words_used = 0
+        self._genid = 0
+        self._serial = 0
+        self.count = 0
+        self.generation = 0
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[State]:
+        """All states, newest first, as a dump walks them."""
+        live = np.flatnonzero(self.rows["serial"])
+        for row in live[np.argsort(-self.rows["serial"][live], kind="stable")]:
+            state = self._states[row]
+            if state is not None:
+                yield state
+
+    def at(self, row: int) -> State:
+        """The live state of a row."""
+        state = self._states[row]
+        assert state is not None
+        return state
+
+    def fresh_genid(self) -> int:
+        """A generation id that no row ever had."""
+        self._genid += 1
+        return self._genid
+
+    def bump(self, state: State) -> None:
+        """Make every cached bundle through `state` stale."""
+        state.record["genid"] = self.fresh_genid()
+        self.generation += 1
+
+    # -- insertion and removal
+
+    def insert(self, config: StateConfig | LarvalConfig, life: LifeState, now_s: int) -> State:
+        """Install a state under all its keys. Follows: __xfrm_state_insert."""
+        row = self._take_row()
+        state = State(self, row, config)
+        self._states[row] = state
+        self._fill(row, config, life, now_s)
+        if config.spi:
+            self.by_spi.insert(row, self._spi_hash(config.daddr, config.spi, config.proto, config.family))
+        self._by_destination.insert(
+            row, self._destination_hash(config.daddr, config.saddr, config.reqid, config.family)
+        )
+        self._by_source.insert(row, self._address_hash(config.daddr, config.saddr, config.family))
+        if config.seq:
+            self._by_seq.setdefault(config.seq, []).insert(0, state)
+        self.count += 1
+        self.generation += 1
+        return state
+
+    def remove(self, state: State) -> None:
+        """Take a state out of every index and wipe its row. Follows: __xfrm_state_delete."""
+        row, config = state.row, state.config
+        state.final = state.dump()
+        if config.spi:
+            self.by_spi.remove(row)
+        self._by_destination.remove(row)
+        self._by_source.remove(row)
+        if config.seq:
+            same = self._by_seq[config.seq]
+            same.remove(state)
+            if not same:
+                del self._by_seq[config.seq]
+        self._release_words(row)
+        self.rows[row] = np.zeros((), r.STATE_DTYPE)
+        self._states[row] = None
+        self._free.append(row)
+        state.row = -1
+        self.count -= 1
+        self.generation += 1
+
+    def _take_row(self) -> int:
+        if not self._free:
+            self._grow()
+        return self._free.pop()
+
+    def _grow(self) -> None:
+        """Add a quarter: a million states must not pay for a second million."""
+        old = self.rows.shape[0]
+        capacity = old * 2 if old < 65536 else old + old // 4
+        rows = np.zeros(capacity, r.STATE_DTYPE)
+        rows[:old] = self.rows
+        self.rows = rows
+        for index in (self.by_spi, self._by_destination, self._by_source):
+            index.grow(capacity)
+        self._states.extend([None] * (capacity - old))
+        self._free.extend(range(capacity - 1, old - 1, -1))
+
+    def _fill(self, row: int, config: StateConfig | LarvalConfig, life: LifeState, now_s: int) -> None:
+        self._serial += 1
+        x = self.rows[row]
+        x["serial"] = self._serial
+        x["genid"] = self.fresh_genid()
+        x["daddr"] = r.words(config.daddr)
+        x["saddr"] = r.words(config.saddr)
+        x["spi"] = config.spi
+        x["family"] = config.family
+        x["proto"] = config.proto
+        x["mark_v"], x["mark_m"] = config.mark
+        x["life"] = life
+        x["direction"] = config.direction
+        x["add_time"] = now_s
+        x["key"] = -1
+        x["soft_byte"] = x["hard_byte"] = x["soft_packet"] = x["hard_packet"] = r.NEVER
+        if isinstance(config, StateConfig):
+            self._fill_limits(x, config)
+            self._fill_replay(x, config)
+
+    def _fill_limits(self, x: Any, config: StateConfig) -> None:
+        self.set_limits(x, config)
+        current = config.rare.current
+        if current is not None:
+            x["bytes"], x["packets"], x["add_time"], x["use_time"] = current
+
+    @staticmethod
+    def set_limits(x: Any, config: StateConfig) -> None:
+        """Write a configuration's lifetime limits into a row."""
+        lifetime = config.lifetime
+        x["soft_byte"] = r.limit(lifetime.soft_byte)
+        x["hard_byte"] = r.limit(lifetime.hard_byte)
+        x["soft_packet"] = r.limit(lifetime.soft_packet)
+        x["hard_packet"] = r.limit(lifetime.hard_packet)
+        x["watch_use"] = bool(lifetime.soft_use or lifetime.hard_use)
+
+    def _fill_replay(self, x: Any, config: StateConfig) -> None:
+        """Choose the replay engine once. Follows: xfrm_init_replay, xfrm_update_ae_params."""
+        esn = config.replay_esn
+        if esn is None:
+            window = min(config.replay_window, _LEGACY_WINDOW_MAX)
+            x["replay"] = r.REPLAY_LEGACY if window else r.REPLAY_OFF
+            x["window"] = window
+            x["oseq"], x["seq"], x["bitmap"] = config.replay
+            return
+        x["replay"] = r.REPLAY_ESN if config.esn else r.REPLAY_BITMAP
+        x["window"] = esn.replay_window
+        x["esn"] = config.esn
+        x["oseq"], x["seq"], x["oseq_hi"], x["seq_hi"] = esn.oseq, esn.seq, esn.oseq_hi, esn.seq_hi
+        at = self._take_words(esn.words)
+        x["words_at"] = at
+        self.words[at : at + esn.words] = 0
+        self.words[at : at + len(esn.bitmap)] = esn.bitmap
+
+    def _take_words(self, count: int) -> int:
+        free = self._free_words.get(count)
+        if free:
+            return free.pop()
+        at = self._words_used
+        self._words_used += count
+        if self._words_used > self.words.shape[0]:
+            words = np.zeros(max(self._words_used, self.words.shape[0] * 2), np.int64)
+            words[: self.words.shape[0]] = self.words
+            self.words = words
+        return at
+
+    def _release_words(self, row: int) -> None:
+        config = self.at(row).config
+        if isinstance(config, StateConfig) and config.replay_esn is not None:
+            free = self._free_words.setdefault(config.replay_esn.words, [])
+            free.append(int(self.rows[row]["words_at"]))
+
+    # -- lookups
+
+    def find(self, daddr: Address, spi: int, proto: int, family: int, mark: int = 0) -> State | None:
+        """The newest state with this key in any life state. Follows: __xfrm_state_lookup."""
+        index = self.by_spi
+        row = find_by_spi(
+            self.rows, index.heads, index.links, index.hashes, self.seed, *r.words(daddr), spi, proto,
+            family, mark,
+        )  # fmt: skip
+        return None if row < 0 else self.at(row)
+
+    def find_by_addresses(
+        self, daddr: Address, saddr: Address, proto: int, family: int, mark: int = 0
+    ) -> State | None:
+        """The newest state between two addresses. Follows: __xfrm_state_lookup_byaddr."""
+        for row in self._by_source.find(self._address_hash(daddr, saddr, family)):
+            state = self.at(row)
+            c = state.config
+            if (c.proto, c.family, c.daddr, c.saddr) == (proto, family, daddr, saddr) and c.mark.covers(mark):
+                return state
+        return None
+
+    def candidates(self, daddr: Address, saddr: Address, reqid: int, family: int) -> Iterator[State]:
+        """States of one destination bucket, newest first. Follows: xfrm_dst_hash's chains."""
+        for row in self._by_destination.find(self._destination_hash(daddr, saddr, reqid, family)):
+            state = self.at(row)
+            c = state.config
+            if (c.reqid, c.family, c.daddr, c.saddr) == (reqid, family, daddr, saddr):
+                yield state
+
+    def find_by_seq(self, seq: int) -> list[State]:
+        """States with this key-manager sequence, newest first. Follows: __xfrm_find_acq_byseq."""
+        return self._by_seq.get(seq, [])
+
+    def spi_in_use(self, spi: int, proto: int) -> bool:
+        """True when any state of the namespace has this SPI and protocol (as newer kernels ask)."""
+        rows = self.rows
+        return bool(np.any((rows["spi"] == spi) & (rows["proto"] == proto) & (rows["serial"] != 0)))
+
+    # -- hashes
+
+    def _spi_hash(self, daddr: Address, spi: int, proto: int, family: int) -> int:
+        return int(spi_hash(self.seed, *r.words(daddr), spi, proto, family))
+
+    def _address_hash(self, daddr: Address, saddr: Address, family: int) -> int:
+        value = mix(self.seed, family)
+        for word in (*r.words(daddr), *r.words(saddr)):
+            value = mix(value, word)
+        return int(value)
+
+    def _destination_hash(self, daddr: Address, saddr: Address, reqid: int, family: int) -> int:
+        return int(mix(self._address_hash(daddr, saddr, family), reqid))
