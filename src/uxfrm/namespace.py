@@ -80,6 +80,10 @@ class Namespace:
         """`ip xfrm state add`: XfrmError EEXIST, ENOSYS."""
         return self._sad.add(config, self.now_s)
 
+    def restore_state(self, dump: StateDump) -> State:
+        """Bring back a state from a dump, with its counters, window and times."""
+        return self._sad.restore(dump, self.now_s)
+
     def update_state(self, config: StateConfig) -> State:
         """`ip xfrm state update`: XfrmError ESRCH, EINVAL, ENOSYS."""
         return self._sad.update(config, self.now_s)
@@ -109,6 +113,13 @@ class Namespace:
     def add_policy(self, config: PolicyConfig) -> Policy:
         """`ip xfrm policy add`: XfrmError EEXIST."""
         return self.policies.add(config, self.now_s)
+
+    def restore_policy(self, dump: PolicyDump) -> Policy:
+        """Bring back a policy from a dump, with its index and times."""
+        policy = self.policies.add(dump.config, self.now_s)
+        policy.add_time = dump.current.add_time or self.now_s
+        policy.use_time = dump.current.use_time
+        return policy
 
     def update_policy(self, config: PolicyConfig) -> Policy:
         """`ip xfrm policy update`: add or replace."""

@@ -139,15 +139,16 @@ def kernel() -> Iterator[Call]:
     """Call the guest's methods in a namespace of this test's own."""
     command = ["unshare", "--map-root-user", "--net", sys.executable, __file__]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdin
-        assert process.stdout
+        requests, answers = process.stdin, process.stdout
+        assert requests is not None
+        assert answers is not None
 
         def call(name: str, *arguments: object) -> Any:
-            print(json.dumps([name, arguments]), file=process.stdin, flush=True)
-            return json.loads(process.stdout.readline())
+            print(json.dumps([name, arguments]), file=requests, flush=True)
+            return json.loads(answers.readline())
 
         yield call
-        process.stdin.close()
+        requests.close()
 
 
 # Requests in iproute2's words.
@@ -247,12 +248,14 @@ def test_requests_by_iproute2(kernel: Call, seed: int) -> None:
     kernel("setup")
     table = PolicyTable()
     draw = random.Random(seed)
+    seen: set[int] = set()
     for _ in range(4):
         steps = [batch_request(table, draw) for _ in range(120)]
         for failed, run in groupby(steps, key=lambda step: step[1]):
             compare_batch(kernel, [line for line, _ in run], failed)
-        assert {number for _, number in steps} == {0, errno.EEXIST, errno.ENOENT}
         assert kernel("dump") == shown(table)
+        seen |= {number for _, number in steps}
+    assert seen == {0, errno.EEXIST, errno.ENOENT}
 
 
 def test_a_fresh_namespace(kernel: Call) -> None:
@@ -377,16 +380,16 @@ class World:
     def policy(self) -> PolicyConfig:
         draw = self.draw
         lengths = (
-            (0, 0, 7, 8, 9, 15, 16, 17, 24, 31, 32)
+            (0, 8, 9, 15, 16, 17, 24, 24, 29, 31)
             if self.bits == 32
-            else (0, 15, 16, 33, 47, 48, 49, 112, 127)
+            else (0, 16, 33, 47, 48, 49, 112, 112, 127)
         )
         selector = Selector(
             self.family,
             parse(self.destination()),
             parse(draw.choice(self.sources)),
-            draw.choice((*lengths, self.bits)),
-            draw.choice((*lengths, self.bits)),
+            draw.choice((*lengths, self.bits, self.bits)),
+            draw.choice((*lengths, self.bits, self.bits)),
             draw.choice((53, 80, 81)),
             draw.choice((0, 0, 0, 1, 0xFFFE, 0xFFFF)),
             draw.randrange(20000, 20016),
@@ -405,7 +408,7 @@ class World:
             selector,
             () if block else (far,),
             Action.BLOCK if block else Action.ALLOW,
-            draw.choice((10, 20, 30, 30, 30)) if not sub else 0,
+            draw.choice((10, 30, 30, 30, 30, 30)) if not sub else 0,
             type=PolicyType.SUB if sub else PolicyType.MAIN,
             mark=draw.choice((Mark(), Mark(), Mark(), Mark(1, 1), Mark(2, 3), Mark(4, 3))),
             if_id=draw.choice((0, 0, 0, 0, 0, 9)),
@@ -445,11 +448,12 @@ def test_lookups(kernel: Call, seed: int, six: bool) -> None:
         steps = [netlink_request(table, world) for _ in range(60)]
         assert kernel("netlink", [message for message, _ in steps]) == [number for _, number in steps]
         assert kernel("dump") == shown(table)
-        flows = [world.flow() for _ in range(60)]
+        flows = [world.flow() for _ in range(100)]
         found = [expected(table, flow) for _, flow in flows]
-        assert list(zip(kernel("send", [sent for sent, _ in flows]), flows, strict=True)) == list(
-            zip(found, flows, strict=True)
-        )
+        taken = kernel("send", [sent for sent, _ in flows])
+        assert [
+            (*pair, flow) for *pair, flow in zip(taken, found, flows, strict=True) if pair[0] != pair[1]
+        ] == []
         seen += found
     assert kernel("stat", "XfrmOutPolBlock") == sum(number == errno.EPERM for number, _ in seen) > 10
-    assert len({index for _, index in seen}) > 15
+    assert len({index for _, index in seen}) > 8

@@ -24,7 +24,7 @@ import numpy.typing as npt
 from numba import int8, int64, types, uint8
 
 from uxfrm.attach.pcap import FrameBatch
-from uxfrm.attach.pcap_walk import Bytes, Int64s, read16
+from uxfrm.attach.pcap_walk import Bytes, Int64s, read16, read32
 from uxfrm.compiled import compiled
 
 
@@ -89,26 +89,23 @@ def _behind_tags(data: Bytes, at: int, end: int, kind: int) -> int:
     return -1
 
 
-@compiled(int64(_DATA, int64, _DATA))
-def _same(data: Bytes, at: int, mac: Bytes) -> int:
-    """1 if the six bytes at `at` are `mac`."""
-    for i in range(6):
-        if data[at + i] != mac[i]:
-            return 0
-    return 1
+@compiled(int64(_DATA, int64))
+def _mac(data: Bytes, at: int) -> int:
+    """The six bytes at `at` as a number."""
+    return (read32(data, at, 1) << 16) | read16(data, at + 4, 1)
 
 
-@compiled(_PLACE(_DATA, int64, int64, _DATA))
-def _ethernet(data: Bytes, at: int, end: int, mac: Bytes) -> tuple[int, int]:
+@compiled(_PLACE(_DATA, int64, int64, int64))
+def _ethernet(data: Bytes, at: int, end: int, mac: int) -> tuple[int, int]:
     """1. destination  2. source  3. EtherType or tags."""
     if end - at < 14:
         return -1, _UNKNOWN
     direction = _UNKNOWN
-    if mac.shape[0] == 6:
+    if mac >= 0:
         direction = _OTHER
-        if _same(data, at, mac):
+        if _mac(data, at) == mac:
             direction = _IN
-        if _same(data, at + 6, mac):
+        if _mac(data, at + 6) == mac:
             direction = _OUT
     return _behind_tags(data, at + 14, end, read16(data, at + 12, 1)), direction
 
@@ -170,8 +167,8 @@ def _null(data: Bytes, at: int, end: int) -> tuple[int, int]:
     return -1, _UNKNOWN
 
 
-@compiled(_PLACE(_DATA, int64, int64, int64, _DATA))
-def _place(data: Bytes, at: int, end: int, link: int, mac: Bytes) -> tuple[int, int]:
+@compiled(_PLACE(_DATA, int64, int64, int64, int64))
+def _place(data: Bytes, at: int, end: int, link: int, mac: int) -> tuple[int, int]:
     """One frame's IP offset and direction."""
     if link == ETHERNET:
         return _ethernet(data, at, end, mac)
@@ -190,18 +187,18 @@ def _place(data: Bytes, at: int, end: int, link: int, mac: Bytes) -> tuple[int, 
     return -1, _UNKNOWN
 
 
-@compiled(numba.void(_DATA, _I64S, _I64S, _I64S, _DATA, _I64S, _I64S, int8[::1]))
+@compiled(numba.void(_DATA, _I64S, _I64S, _I64S, int64, _I64S, _I64S, int8[::1]))
 def place_frames(
     data: Bytes,
     offset: Int64s,
     length: Int64s,
     link: Int64s,
-    mac: Bytes,
+    mac: int,
     ip_offset: Int64s,
     ip_length: Int64s,
     direction: npt.NDArray[np.int8],
 ) -> None:
-    """Fill `ip_offset`, `ip_length` and `direction` for all frames; `mac` has 6 bytes or none."""
+    """Fill `ip_offset`, `ip_length` and `direction` for all frames; `mac` is a number, -1 for none."""
     for i in range(offset.shape[0]):
         end = offset[i] + length[i]
         at, way = _place(data, offset[i], end, link[i], mac)
@@ -221,7 +218,7 @@ def locate(batch: FrameBatch, mac: bytes | None = None) -> Placement:
         batch.offset,
         batch.length,
         batch.link,
-        np.array(bytearray(mac or b""), np.uint8),
+        -1 if mac is None else int.from_bytes(mac, "big"),
         found.ip_offset,
         found.ip_length,
         found.direction,

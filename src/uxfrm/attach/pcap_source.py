@@ -19,12 +19,29 @@ _Read = Callable[[memoryview], int | None]
 GZIP_MAGIC = b"\x1f\x8b"
 
 
+def _reading(file: BinaryIO) -> _Read:
+    """How to get from `file` what it has now: its buffered bytes, else one read of what is below.
+
+    Not readinto1: BufferedReader's asks the pipe for more although it has bytes to give, and blocks.
+    """
+    if not hasattr(file, "read1"):
+        return cast(_Read, file.readinto)  # type: ignore[attr-defined]
+    read1: Callable[[int], bytes] = file.read1
+
+    def into_memory(into: memoryview) -> int:
+        data = read1(len(into))
+        into[: len(data)] = data
+        return len(data)
+
+    return into_memory
+
+
 class _Counted(io.RawIOBase):
     """A file's bytes, with those that were already taken from it in front, counted as they pass."""
 
     def __init__(self, file: BinaryIO) -> None:
         super().__init__()
-        self._read: _Read = getattr(file, "readinto1", None) or file.readinto  # type: ignore[attr-defined]
+        self._read = _reading(file)
         self._front = b""
         self.count = 0
 
@@ -64,7 +81,6 @@ class Source:
         self.total = _size(file)
         self._counted = _Counted(file)
         self._read: _Read = self._counted.readinto
-        self._gzip = False
 
     @property
     def count(self) -> int:
@@ -77,8 +93,8 @@ class Source:
         if magic != GZIP_MAGIC:
             return magic + self._exactly(number - len(magic))
         self._counted.unread(magic)
-        self._gzip = True
-        self._read = gzip.GzipFile(fileobj=io.BufferedReader(self._counted, 1 << 18), mode="rb").readinto1
+        unzipped = gzip.GzipFile(fileobj=io.BufferedReader(self._counted, 1 << 18), mode="rb")
+        self._read = _reading(cast(BinaryIO, unzipped))
         return self._exactly(number)
 
     def _exactly(self, number: int) -> bytes:

@@ -29,7 +29,7 @@ OUTCOME, POLICY, BUNDLE, DETAIL, POLICIES, STATES = range(6)
 VALUE_COLUMNS = 6
 ANY_GENERATION = -1
 
-INPUT, OUTPUT = 0, 1
+INPUT, OUTPUT, INSPECT = 0, 1, 2
 
 
 @compiled(numba.void(DATA, PACKETS, int64, int64, I64S))
@@ -37,7 +37,7 @@ def flow_key(data: Bytes, packets: Any, i: int, direction: int, key: Int64s) -> 
     """Write the flow of packet i, as the policy lookup of `direction` sees it, into `key`."""
     p = packets[i]
     at = p["offset"]
-    depth = p["depth"] if direction == INPUT else 0
+    depth = p["depth"] if direction != OUTPUT else 0
     key[0] = p["family"] | p["proto"] << 8 | direction << 16 | depth << 20 | p["fragment"] << 24
     key[1] = ports(data, packets, i)
     if p["family"] == 2:
@@ -51,7 +51,7 @@ def flow_key(data: Bytes, packets: Any, i: int, direction: int, key: Int64s) -> 
             key[2 + k] = read32(data, at + 8 + 4 * k)
             key[6 + k] = read32(data, at + 24 + 4 * k)
     key[10] = p["mark"]
-    key[11] = p["ifindex"] if direction == OUTPUT else 0
+    key[11] = p["ifindex"] if direction != INPUT else 0
     for k in range(MAX_DEPTH):
         key[12 + k] = p["pathgen"][k] if k < depth else 0
 

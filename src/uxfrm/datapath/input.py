@@ -171,7 +171,7 @@ def lookup(
         at = p["offset"] + 24
         a0, a1 = read32(data, at), read32(data, at + 4)
         a2, a3 = read32(data, at + 8), read32(data, at + 12)
-    return int64(
+    return int(
         find_by_spi(
             rows, heads, links, hashes, seed, a0, a1, a2, a3, p["spi"], p["proto"], p["family"], p["mark"]
         )

@@ -15,18 +15,18 @@ from uxfrm.compiled import compiled
 from uxfrm.datapath import esp
 from uxfrm.datapath import input as layer
 from uxfrm.datapath.batch import DATA, I64S, JOBS, PACKETS, Batch, Bytes, Int64s
-from uxfrm.datapath.context import Context
+from uxfrm.datapath.context import Context, flow_of
 from uxfrm.datapath.crypto.batch import open_
+from uxfrm.datapath.flowtable import ANY_GENERATION, INSPECT, flow_key, look_up
 from uxfrm.datapath.headers import parse
 from uxfrm.datapath.modes import remove_transport, remove_tunnel
 from uxfrm.datapath.replay import infer_high
+from uxfrm.datapath.resolve import lookup_output
 from uxfrm.model.outcome import Outcome
 from uxfrm.model.template import MAX_DEPTH
 from uxfrm.tables.hashindex import I32, Int32s
 from uxfrm.tables.rows import ROWS, TRANSFORM_ESP
 
-_SENT = int(Outcome.SENT)
-_CLEAR = int(Outcome.CLEAR)
 _DEPTH = int(Outcome.IN_DEPTH)
 _SHORT = int(Outcome.IN_HEADER_SHORT)
 _NO_STATE = int(Outcome.IN_NO_STATE)
@@ -55,8 +55,6 @@ def _classify(data: Bytes, packets: Any, active: Int64s) -> int:
         if p["proto"] in (_ESP, _AH, _COMP):
             active[count] = i
             count += 1
-        else:
-            p["outcome"] = _CLEAR
     return count
 
 
@@ -66,7 +64,7 @@ def _infer(rows: Any, packets: Any, i: int, row: int, tops: Int64s) -> int:
     if not rows[row]["esn"]:
         return 0
     top = tops[row]
-    return int64(infer_high(packets[i]["seq"], top & 0xFFFFFFFF, top >> 32, _WINDOW))
+    return int(infer_high(packets[i]["seq"], top & 0xFFFFFFFF, top >> 32, _WINDOW))
 
 
 @compiled(int64(ROWS, I32, I32, I64S, int64, DATA, PACKETS, I64S, int64, I64S, JOBS))
@@ -152,22 +150,56 @@ def _commit(
             p["outcome"] = remove_tunnel(rows, data, packets, i, row, found[0], found[1], found[2])
         else:
             remove_transport(data, packets, i, found[0], found[1], found[2])
-        if p["outcome"]:
-            continue
-        if p["proto"] in (_ESP, _AH, _COMP):
+        if not p["outcome"] and p["proto"] in (_ESP, _AH, _COMP):
             again[agains] = i
             agains += 1
-        else:
-            p["outcome"] = _SENT
     return agains
 
 
 def inspect(context: Context, batch: Batch) -> None:
-    """Open sent packets in place; the outcome is SENT, CLEAR, or why a packet cannot be read."""
+    """Open sent packets in place; the outcome is SENT, CLEAR, or why a packet cannot be read.
+
+    1. IP headers  2. layers  3. the policy that each inner or clear packet falls under
+    """
     context.start(batch)
     count = _classify(batch.data, batch.packets, context.active)
     while count:
         count = _open_layer(context, batch, count)
+    missed = _look_up(context, batch, context.every, len(batch), context.missed)
+    again = np.zeros(1, np.int64)
+    for i in context.missed[:missed].copy():
+        if _look_up(context, batch, np.array([i]), 1, again):
+            _name_policy(context, batch, int(i))
+
+
+def _look_up(context: Context, batch: Batch, candidates: Int64s, count: int, missed: Int64s) -> int:
+    flows = context.flows
+    unused = np.zeros_like(context.used)
+    return int(
+        look_up(
+            batch.data, batch.packets, candidates, count, INSPECT, flows.keys, flows.values, flows.seed,
+            context.policies.generation, 0, unused, missed,
+        )
+    )  # fmt: skip
+
+
+def _name_policy(context: Context, batch: Batch, i: int) -> None:
+    """Find the output policy of packet i and remember it for the flow; its use time stays as it is."""
+    packet = batch.packets[i]
+    flow_key(batch.data, batch.packets, i, INSPECT, context.key)
+    found = lookup_output(context.policies, flow_of(context.key), 0)
+    policy = found[0] if found else None
+    protected = packet["depth"] > 0
+    if protected:
+        outcome = Outcome.SENT if policy else Outcome.SENT_NO_POLICY
+    elif any(not t.optional for p in found for t in p.config.templates):
+        outcome = Outcome.SENT_UNPROTECTED
+    else:
+        outcome = Outcome.CLEAR_ALLOWED if policy else Outcome.CLEAR
+    slot = context.slot(policy)
+    packet["outcome"], packet["policy"] = outcome, slot
+    value = (int(outcome), slot, -1, 0, context.policies.generation, ANY_GENERATION)
+    context.flows.insert(context.key, value)
 
 
 def _open_layer(context: Context, batch: Batch, count: int) -> int:

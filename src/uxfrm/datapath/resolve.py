@@ -38,7 +38,7 @@ def resolve(
 
     1. policy, sub before main  2. none: the default policy  3. block  4. templates to states
     """
-    found = _lookup(policies, flow, if_id)
+    found = lookup_output(policies, flow, if_id)
     if not found:
         if default_action(policies, Direction.OUT) == DefaultAction.BLOCK:
             return Resolution(Decision(Outcome.OUT_DEFAULT_BLOCK))
@@ -55,7 +55,8 @@ def resolve(
     return _resolve_templates(states, flow, templates, source_of, policy)
 
 
-def _lookup(policies: PolicyTable, flow: Flow, if_id: int) -> list[Policy]:
+def lookup_output(policies: PolicyTable, flow: Flow, if_id: int) -> list[Policy]:
+    """The output policy of a flow, and behind an allowing sub policy the main one."""
     sub = policies.lookup(PolicyType.SUB, Direction.OUT, flow, if_id)
     main = policies.lookup(PolicyType.MAIN, Direction.OUT, flow, if_id)
     if sub is not None and sub.config.action != Action.ALLOW:

@@ -16,6 +16,7 @@ from uxfrm.datapath.flowtable import ANY_GENERATION, OUTPUT, flow_key, look_up
 from uxfrm.datapath.resolve import Resolution, resolve
 from uxfrm.model.outcome import Outcome
 from uxfrm.model.template import MAX_DEPTH
+from uxfrm.tables.rows import TRANSFORM_ESP
 from uxfrm.tables.states import State
 
 _BUNDLES_START = 64
@@ -144,7 +145,7 @@ def _outcome(context: Context, bundles: Bundles, found: Resolution) -> tuple[Out
     if not found.states:
         return found.decision.outcome, -1
     for state in found.states:
-        if state.record["transform"] != satable.r.TRANSFORM_ESP:
+        if state.record["transform"] != TRANSFORM_ESP:
             return satable.unsupported(state), -1
     return Outcome.PENDING, bundles.number(found.states, context.path_mtu)
 

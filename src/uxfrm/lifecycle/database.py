@@ -14,12 +14,12 @@ from typing import Any
 
 from uxfrm.lifecycle.events import Event, StateExpired
 from uxfrm.lifecycle.timers import Timers, hard_deadline, soft_deadline
-from uxfrm.model.dump import LarvalConfig, StateId
+from uxfrm.model.dump import LarvalConfig, StateDump, StateId
 from uxfrm.model.error import XfrmError, invalid
 from uxfrm.model.flow import PROTO_COMP, PROTO_IPSEC_ANY
 from uxfrm.model.mark import NO_MARK
 from uxfrm.model.selector import Selector
-from uxfrm.model.state import LifeState, StateConfig
+from uxfrm.model.state import LifeState, ReplayEsn, StateConfig
 from uxfrm.model.template import IPSEC_PROTOCOLS
 from uxfrm.tables.states import State, StateTable
 
@@ -143,6 +143,26 @@ class StateDatabase:
         for other in self.table.candidates(c.daddr, c.saddr, c.reqid, c.family):
             if other is not state and other.config.if_id == c.if_id and other.config.mark.covers(mark):
                 self.table.bump(other)
+
+    def restore(self, dump: StateDump, now_s: int) -> State:
+        """Bring back a state as a dump told it, counters, window and times included."""
+        config = dump.config
+        if isinstance(config, LarvalConfig):
+            return self._arm(self.table.insert(config, LifeState.ACQ, dump.current.add_time or now_s))
+        rare = replace(config.rare, current=dump.current)
+        if isinstance(dump.replay, ReplayEsn):
+            config = replace(config, rare=rare, replay_esn=dump.replay)
+        else:
+            config = replace(config, rare=rare, replay=dump.replay)
+        state = self.add(config, now_s)
+        x = state.record
+        x["stat_window"], x["stat_replay"], x["stat_failed"] = dump.stats
+        x["lastused"] = dump.lastused
+        return state
+
+    def _arm(self, state: State) -> State:
+        self.timers.arm(state)
+        return state
 
     # -- DELSA, GETSA, FLUSHSA
 

@@ -83,6 +83,11 @@ class Outcome(IntEnum):
         member.words = words
         return member
 
+    @classmethod
+    def of(cls, number: int) -> Outcome:
+        """The outcome that a packet's record holds as a number."""
+        return _BY_NUMBER[number]
+
     PENDING = (Verdict.PENDING, None, "not decided yet")
     DELIVERED = (Verdict.DELIVERED, None, "decrypted and allowed by policy")
     FORWARDED = (Verdict.FORWARDED, None, "decrypted and allowed by forward policy")
@@ -95,6 +100,8 @@ class Outcome(IntEnum):
     CLEAR_ALLOWED = (Verdict.CLEAR, None, "a policy allows it in clear")
     CLEAR_OPTIONAL = (Verdict.CLEAR, None, "all templates of the policy are optional and no state fits")
     SENT = (Verdict.SENT, None, "protected as the policy asks")
+    SENT_NO_POLICY = (Verdict.SENT, None, "protected; no policy of the setup asks for it")
+    SENT_UNPROTECTED = (Verdict.CLEAR, None, "sent in clear, although a policy asks for IPsec")
     # before XFRM: the IP layer drops these and counts them elsewhere
     IN_NOT_IP = (Verdict.IGNORED, None, "not IP")
     IN_IP_HEADER = (Verdict.DROPPED, None, "the IP header is malformed; the IP layer drops it before XFRM")
@@ -109,6 +116,11 @@ class Outcome(IntEnum):
         "shorter than its IP header says; the IP layer drops it before XFRM",
     )
     # not supported by this version
+    UNSUPPORTED_CUT = (
+        Verdict.UNSUPPORTED,
+        None,
+        "the capture holds only the beginning of this frame (snap length)",
+    )
     UNSUPPORTED_AH = (Verdict.UNSUPPORTED, None, "AH is not supported yet")
     UNSUPPORTED_COMP = (Verdict.UNSUPPORTED, None, "IPComp is not supported yet")
     UNSUPPORTED_ENCAP = (Verdict.UNSUPPORTED, None, "ESP in UDP or TCP is not supported yet")
@@ -241,3 +253,6 @@ class Outcome(IntEnum):
     )
     OUT_ENGINE = (Verdict.DROPPED, Counter.XfrmOutStateProtoError, "the cipher engine refused the packet")
     OUT_ROOM = (Verdict.DROPPED, Counter.XfrmOutError, "no room for headers and trailer")
+
+
+_BY_NUMBER = tuple(Outcome)

@@ -259,7 +259,7 @@ class Classifier(Generic[R]):
         return bool(self._lengths)
 
     def lookup(self, daddr: int, packed: int, limit: int = NO_RANK) -> R | None:
-        """The matching rule of lowest rank, if that is below `limit`; the flow comes as integers (see pack)."""
+        """The matching rule of lowest rank below `limit`; the flow comes as integers (see `pack`)."""
         found = None
         for best, shift, get in self._order or self._sort():
             if best >= limit:

@@ -3,9 +3,9 @@
 What it knows: how Linux numbers, orders, replaces and finds policies (net/xfrm/xfrm_policy.c), and the
 figures of its table that requests read and write (defaults, thresholds, counts).
 What it must not know: clocks (the time is an argument), states, bundles, packets held back, netlink.
-The kernel keeps an exact table, and in each inexact bin four kinds of lists (see `_chain`). The first match of
-each kind counts, of those the lowest priority number and, among equals, the oldest. Overlapping policies of
-one kind are always in one list, so a classifier per kind computes the same.
+The kernel keeps an exact table, and in each inexact bin four kinds of lists (see `_chain`). The first match
+of each kind counts, of those the lowest priority number and, among equals, the oldest. Overlapping policies
+of one kind are always in one list, so a classifier per kind computes the same.
 """
 
 from __future__ import annotations
@@ -86,6 +86,11 @@ class Policy(Rule):
         return self.config.index
 
     @property
+    def age_rank(self) -> int:
+        """Its rank among policies of other lists, where not the place but the age decides."""
+        return self.config.priority << _POSITION_BITS | self.position
+
+    @property
     def current(self) -> LifetimeCurrent:
         """Bytes and packets stay 0: the kernel counts none for policies."""
         return LifetimeCurrent(add_time=self.add_time, use_time=self.use_time)
@@ -113,6 +118,7 @@ def _identity(config: PolicyConfig) -> _Identity:
 def _chain(selector: Selector) -> int:
     """Which kind of list the kernel keeps a policy in: exact, or by what is wide enough to be "any".
 
+    The number is also the order of search here: wide policies match soon and so spare much of the rest.
     Follows: policy_hash_bysel, xfrm_policy_inexact_alloc_chain. Always with the default thresholds.
     """
     bits = BITS[selector.family]
@@ -121,7 +127,7 @@ def _chain(selector: Selector) -> int:
     wide = 16 if bits == 32 else 48
     any_d = selector.prefixlen_d < wide or not any(selector.daddr)
     any_s = selector.prefixlen_s < wide or not any(selector.saddr)
-    return 1 + 2 * any_d + any_s
+    return 4 - 2 * any_d - any_s
 
 
 def _bin(config: PolicyConfig) -> _Bin:
@@ -176,8 +182,8 @@ class PolicyTable:
     def update(self, config: PolicyConfig, now_s: int) -> tuple[Policy, Policy | None]:
         """Insert a policy in the place of the identical one, if any; return both.
 
-        The new one keeps the old one's index, whatever was asked for, and counts as the newest; but at the same
-        priority it also keeps the old one's place before those of its own list (see `_chain`).
+        The new one keeps the old one's index, whatever was asked for, and counts as the newest; but at the
+        same priority it also keeps the old one's place among those of its own list (see `_chain`).
         Follows: xfrm_policy_insert and xfrm_policy_insert_list without excl.
         """
         config = _stored(config)
@@ -240,14 +246,12 @@ class PolicyTable:
         if chains is None:
             return None
         daddr, packed = int.from_bytes(flow.daddr), pack(flow)
-        found, priority, limit = None, 0, NO_RANK
+        found, limit = None, NO_RANK
         for classifier in chains.values():
             policy = classifier.lookup(daddr, packed, limit)
-            if policy is None:
-                continue
-            if found is None or policy.config.priority < priority or policy.position < found.position:
-                found, priority = policy, policy.config.priority
-                limit = priority + 1 << _POSITION_BITS
+            # No place is above its position: what has a rank from `limit` on is no older than what was found.
+            if policy is not None and policy.age_rank < limit:
+                found, limit = policy, policy.age_rank
         return found
 
     def dump(self) -> Iterator[Policy]:
@@ -339,10 +343,11 @@ class PolicyTable:
         return policy
 
     def _file(self, policy: Policy) -> None:
-        chains = self._bins.setdefault(_bin(policy.config), {})
-        chain = _chain(policy.config.selector)
+        key, chain = _bin(policy.config), _chain(policy.config.selector)
+        chains = self._bins.get(key, {})
         if chain not in chains:
             chains[chain] = Classifier(BITS[policy.config.family])
+            self._bins[key] = dict(sorted(chains.items()))
         chains[chain].add(policy)
 
     def _unfile(self, policy: Policy) -> None:

@@ -1,0 +1,65 @@
+# Two commands do all the set-up on a fresh Debian machine: `make demo` and `make test`.
+#
+#   make demo    replays recorded Linux captures and explains every packet
+#   make test    everything CI runs: lint, types, layers, tests (three ways)
+#   make bench   all benchmarks, results in bench/results
+#   make clean   removes what the others made
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
+
+# What the demo needs, and what the tests need besides.
+PACKAGES := libipsec-mb1 libgcrypt20 libssl3
+TEST_PACKAGES := iproute2 tshark wireshark-common tcpdump kmod util-linux
+
+.PHONY: help demo test bench clean lint packages test-packages
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+packages:
+	@PYTHON=$(PYTHON) scripts/packages $(PACKAGES)
+
+test-packages:
+	@PYTHON=$(PYTHON) scripts/packages $(PACKAGES) $(TEST_PACKAGES)
+
+$(STAMP): pyproject.toml constraints.txt
+	@echo "==> Python packages into $(VENV)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet --editable '.[dev]'
+	@touch $@
+
+demo: packages $(STAMP)
+	@$(BIN)/python demo/demo.py
+
+lint: $(STAMP)
+	@echo "==> lint, types, layers"
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+test: test-packages $(STAMP) lint
+	@echo "==> tests: compiled, every engine"
+	@$(BIN)/pytest
+	@echo "==> tests: compiled, without libipsec-mb"
+	@UXFRM_ENGINES=libcrypto,libgcrypt $(BIN)/pytest -m "not linux and not tshark"
+	@echo "==> tests: interpreted (NUMBA_DISABLE_JIT=1), what does not need a kernel or minutes"
+	@NUMBA_DISABLE_JIT=1 $(BIN)/pytest -m "not linux and not tshark and not compiled"
+
+bench: packages $(STAMP)
+	@mkdir -p bench/results
+	@for name in crypto esp policies states replay; do \
+	    echo "==> bench/$$name.py"; $(BIN)/python bench/$$name.py --json bench/results/$$name.json; \
+	done
+
+clean:
+	rm -rf $(VENV) bench/results demo-output .pytest_cache .mypy_cache .ruff_cache .hypothesis

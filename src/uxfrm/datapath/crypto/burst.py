@@ -1,0 +1,188 @@
+"""Bursts: many jobs of one algorithm in one call of libipsec-mb.
+
+Jobs that wait are gathered by algorithm and key size into an array of IMB_JOB (25 words each) in the scratch
+buffer, at most 128 at a time, and handed to the synchronous burst functions.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+import numpy as np
+from numba import int64
+
+from uxfrm.compiled import compiled
+from uxfrm.datapath.crypto import kinds as k
+from uxfrm.datapath.crypto.calls import call
+from uxfrm.datapath.crypto.single import (
+    DATA, ERROR, HEADER, I64S, IV, JOBS, KEY, LENGTH, MISMATCH, OK, RESULT, SEQ_HI, SPARE, TEXT, WAITING, equal,
+)  # fmt: skip
+
+_NO_ESN = -1
+
+# Numbers of the library: cipher modes, directions, hashes by the slot's column "hash".
+_CBC, _CTR = 1, 2
+_ENCRYPT, _DECRYPT = 1, 2
+
+# Words of an IMB_JOB.
+_ENC, _DEC, _KEY_LENGTH, _SRC, _DST, _CIPHER_AT, _CIPHER_LENGTH, _HASH_AT, _HASH_LENGTH = range(9)
+_IV, _IV_LENGTH, _TAG, _TAG_LENGTH, _INNER, _OUTER = range(9, 15)
+
+
+@compiled(int64(int64))
+def _hash_number(which: int) -> int:
+    """IMB_AUTH_HMAC_SHA_1, _SHA_256, _SHA_384, _SHA_512."""
+    return 1 if which == 0 else which + 2
+
+
+@compiled(numba.void(k.KEYS, DATA, DATA, JOBS, int64, I64S, int64))
+def _cipher_job(keys: Any, scratch: Any, data: Any, jobs: Any, i: int, words: Any, number: int) -> None:
+    """Describe job i's cipher as IMB_JOB `number`; a counter block is made in scratch."""
+    key = keys[jobs[i, KEY]]
+    at = number * k.JOB_WORDS
+    for n in range(k.JOB_WORDS):
+        words[at + n] = 0
+    words[at + _ENC] = key["encrypt"]
+    words[at + _DEC] = key["decrypt"]
+    words[at + _KEY_LENGTH] = key["key_bytes"]
+    words[at + _SRC] = data.ctypes.data + jobs[i, TEXT]
+    words[at + _DST] = data.ctypes.data + jobs[i, TEXT]
+    words[at + _CIPHER_LENGTH] = jobs[i, LENGTH]
+    words[at + _IV_LENGTH] = 16
+    if key["kind"] == k.IMB_CBC:
+        words[at + _IV] = data.ctypes.data + jobs[i, IV]
+        return
+    block = k.IV_AREA + number * 16
+    for n in range(4):
+        scratch[block + n] = key["nonce"][n]
+        scratch[block + 12 + n] = 1 if n == 3 else 0
+    for n in range(8):
+        scratch[block + 4 + n] = data[jobs[i, IV] + n]
+    words[at + _IV] = scratch.ctypes.data + block
+
+
+@compiled(numba.void(I64S, k.KEYS, DATA, DATA, JOBS, int64, int64, int64, numba.boolean))
+def _cipher_burst(
+    functions: Any, keys: Any, scratch: Any, data: Any, jobs: Any, count: int, kind: int, size: int, encrypt: bool
+) -> None:
+    """Run all waiting jobs of one cipher and key size."""
+    words = scratch[: k.JOB_AREA].view(np.int64)
+    mode = _CBC if kind == k.IMB_CBC else _CTR
+    way = _ENCRYPT if encrypt else _DECRYPT
+    i = 0
+    while i < count:
+        first, made = i, 0
+        while i < count and made < k.BURST:
+            key = keys[jobs[i, KEY]] if jobs[i, RESULT] == WAITING else keys[0]
+            if jobs[i, RESULT] == WAITING and key["kind"] == kind and key["key_bytes"] == size:
+                if jobs[i, LENGTH]:
+                    _cipher_job(keys, scratch, data, jobs, i, words, made)
+                    made += 1
+                jobs[i, SPARE] = 1
+            i += 1
+        done = 0
+        if made:
+            burst = (functions[k.MANAGER], scratch.ctypes.data, made, mode, way, size)
+            done = call(functions[k.CIPHER_BURST], burst) & 0xFFFFFFFF
+        for n in range(first, i):
+            if jobs[n, SPARE] == 1:
+                jobs[n, SPARE] = 0
+                jobs[n, RESULT] = OK if done == made else ERROR
+
+
+@compiled(numba.void(I64S, k.KEYS, DATA, DATA, JOBS, int64, numba.boolean))
+def ciphers(functions: Any, keys: Any, scratch: Any, data: Any, jobs: Any, count: int, encrypt: bool) -> None:
+    """Run every waiting cipher job."""
+    wanted = 0
+    for i in range(count):
+        if jobs[i, RESULT] == WAITING:
+            key = keys[jobs[i, KEY]]
+            wanted |= 1 << (key["key_bytes"] // 8 - 2 + (0 if key["kind"] == k.IMB_CBC else 3))
+    for group in range(6):
+        if wanted >> group & 1:
+            kind = k.IMB_CBC if group < 3 else k.IMB_CTR
+            _cipher_burst(functions, keys, scratch, data, jobs, count, kind, (group % 3 + 2) * 8, encrypt)
+
+
+@compiled(numba.void(k.KEYS, DATA, DATA, JOBS, int64, I64S, int64))
+def _hash_job(keys: Any, scratch: Any, data: Any, jobs: Any, i: int, words: Any, number: int) -> None:
+    """Describe job i's HMAC as IMB_JOB `number`; the tag goes to scratch.
+
+    With ESN the high half is hashed where it is not sent: it takes the ICV's place for the moment, and what
+    was there is kept in the tag's place until the burst has run.
+    """
+    key = keys[jobs[i, KEY]]
+    at = number * k.JOB_WORDS
+    for n in range(k.JOB_WORDS):
+        words[at + n] = 0
+    end = jobs[i, TEXT] + jobs[i, LENGTH]
+    high = jobs[i, SEQ_HI]
+    words[at + _SRC] = data.ctypes.data + jobs[i, HEADER]
+    words[at + _HASH_LENGTH] = end - jobs[i, HEADER] + (0 if high == _NO_ESN else 4)
+    words[at + _TAG] = scratch.ctypes.data + k.TAG_AREA + number * 64
+    words[at + _TAG_LENGTH] = key["mac_bytes"]
+    words[at + _INNER] = key["mac"]
+    words[at + _OUTER] = key["mac"] + 64
+    if high != _NO_ESN:
+        for n in range(4):
+            scratch[k.IV_AREA + number * 16 + n] = data[end + n]
+            data[end + n] = (high >> (24 - 8 * n)) & 0xFF
+
+
+@compiled(numba.void(k.KEYS, DATA, DATA, JOBS, int64, int64, numba.boolean, numba.boolean))
+def _hash_done(
+    keys: Any, scratch: Any, data: Any, jobs: Any, i: int, number: int, good: bool, encrypt: bool
+) -> None:
+    """Write or compare the tag of job i."""
+    icv = keys[jobs[i, KEY]]["icv_bytes"]
+    end = jobs[i, TEXT] + jobs[i, LENGTH]
+    tag = k.TAG_AREA + number * 64
+    if jobs[i, SEQ_HI] != _NO_ESN:
+        for n in range(4):
+            data[end + n] = scratch[k.IV_AREA + number * 16 + n]
+    if not good:
+        jobs[i, RESULT] = ERROR
+    elif encrypt:
+        for n in range(icv):
+            data[end + n] = scratch[tag + n]
+        jobs[i, RESULT] = OK
+    else:
+        jobs[i, RESULT] = OK if equal(scratch, tag, data, end, icv) else MISMATCH
+
+
+@compiled(numba.void(I64S, k.KEYS, DATA, DATA, JOBS, int64, int64, numba.boolean))
+def _hash_burst(
+    functions: Any, keys: Any, scratch: Any, data: Any, jobs: Any, count: int, which: int, encrypt: bool
+) -> None:
+    """Run all waiting jobs of one hash."""
+    words = scratch[: k.JOB_AREA].view(np.int64)
+    i = 0
+    while i < count:
+        first, made = i, 0
+        while i < count and made < k.BURST:
+            if jobs[i, RESULT] == WAITING and keys[jobs[i, KEY]]["hash"] == which:
+                made += 1
+                _hash_job(keys, scratch, data, jobs, i, words, made - 1)
+                jobs[i, SPARE] = made
+            i += 1
+        done = 0
+        if made:
+            burst = (functions[k.MANAGER], scratch.ctypes.data, made, _hash_number(which))
+            done = call(functions[k.HASH_BURST], burst) & 0xFFFFFFFF
+        for n in range(first, i):
+            if jobs[n, SPARE]:
+                _hash_done(keys, scratch, data, jobs, n, jobs[n, SPARE] - 1, done == made, encrypt)
+                jobs[n, SPARE] = 0
+
+
+@compiled(numba.void(I64S, k.KEYS, DATA, DATA, JOBS, int64, numba.boolean))
+def hashes(functions: Any, keys: Any, scratch: Any, data: Any, jobs: Any, count: int, encrypt: bool) -> None:
+    """Run every waiting HMAC job."""
+    wanted = 0
+    for i in range(count):
+        if jobs[i, RESULT] == WAITING:
+            wanted |= 1 << keys[jobs[i, KEY]]["hash"]
+    for which in range(4):
+        if wanted >> which & 1:
+            _hash_burst(functions, keys, scratch, data, jobs, count, which, encrypt)

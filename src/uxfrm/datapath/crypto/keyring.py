@@ -1,0 +1,194 @@
+"""Key slots: which engine runs an SA's algorithms, and where its contexts are.
+
+Engines are asked in order of preference; one that fails a known-answer test for a kind is not asked again
+for it. A cipher and its integrity algorithm may come from different engines.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from uxfrm.datapath.crypto import ipsec_mb, libcrypto, libgcrypt
+from uxfrm.datapath.crypto import kinds as k
+from uxfrm.datapath.crypto.arena import Arena, aligned
+from uxfrm.model.algorithm import Algorithm, aead_spec, crypt_spec
+from uxfrm.model.error import XfrmError
+
+ENGINES = (ipsec_mb.NAME, libcrypto.NAME, libgcrypt.NAME)
+
+_START = 16
+
+
+class Engine(Protocol):
+    """What the keyring asks of an engine."""
+
+    problem: str
+
+    @property
+    def available(self) -> bool: ...
+
+    def fill(self, functions: Any) -> None: ...
+
+    def release(self, row: Any) -> None: ...
+
+
+def default_engines() -> tuple[str, ...]:
+    """All engines in order of preference, or those that UXFRM_ENGINES names."""
+    named = os.environ.get("UXFRM_ENGINES")
+    return tuple(named.split(",")) if named else ENGINES
+
+
+class Keyring:
+    """Key contexts of one namespace, one slot per SA.
+
+    `rows` (KEY_DTYPE) may be replaced when it grows; `functions` and `scratch` stay. `problems` says which
+    engines are absent or were found wanting.
+    """
+
+    def __init__(self, engines: Sequence[str] | None = None) -> None:
+        self.rows: Any = np.zeros(_START, k.KEY_DTYPE)
+        self.functions: Any = np.zeros(k.FUNCTIONS, np.int64)
+        self.functions[k.MEMCPY] = ctypes.cast(ctypes.CDLL(None).memcpy, ctypes.c_void_p).value
+        self.scratch: Any = aligned(k.SCRATCH)
+        self.problems: list[str] = []
+        self._arena = Arena()
+        self._engines: dict[str, Any] = {}
+        self._refused: set[tuple[str, str]] = set()
+        self._free = list(range(_START - 1, -1, -1))
+        for name in default_engines() if engines is None else engines:
+            self._load(name)
+
+    def _load(self, name: str) -> None:
+        makers = {
+            ipsec_mb.NAME: lambda: ipsec_mb.IpsecMb(self._arena),
+            libcrypto.NAME: lambda: libcrypto.Libcrypto(self._arena),
+            libgcrypt.NAME: libgcrypt.Libgcrypt,
+        }
+        if name not in makers:
+            raise ValueError(f"no crypto engine {name!r}; there are {', '.join(ENGINES)}")
+        engine: Engine = makers[name]()
+        if engine.problem:
+            self.problems.append(f"{name}: {engine.problem}")
+        if engine.available:
+            engine.fill(self.functions)
+            self._engines[name] = engine
+
+    def refuse(self, engine: str, algorithm: str, why: str) -> None:
+        """Have an engine not asked for an algorithm any more."""
+        self._refused.add((engine, algorithm))
+        self.problems.append(f"{engine}: {algorithm}: {why}")
+
+    # -- slots
+
+    def add(
+        self,
+        *,
+        aead: Algorithm | None = None,
+        auth: Algorithm | None = None,
+        crypt: Algorithm | None = None,
+    ) -> int:
+        """Set up a slot for a combined algorithm, or for a cipher with or without an integrity algorithm.
+
+        Key lengths have been checked. Raises XfrmError(ENOSYS) where no engine has the algorithm.
+        """
+        slot = self._take()
+        row = self.rows[slot]
+        try:
+            if aead is not None:
+                self._add_aead(row, aead)
+            else:
+                self._add_auth(row, auth)
+                self._add_crypt(row, crypt)
+        except XfrmError:
+            self.remove(slot)
+            raise
+        return slot
+
+    def _add_aead(self, row: Any, aead: Algorithm) -> None:
+        spec = aead_spec(aead)
+        row["icv_bytes"] = aead.icv_bits // 8
+        row["iv_bytes"] = spec.iv_bytes
+        row["block"] = 1
+        _set_nonce(row, aead.key[-spec.salt_bytes :])
+        self._ask("aead", row, aead, "Requested AEAD algorithm not found")
+
+    def _add_auth(self, row: Any, auth: Algorithm | None) -> None:
+        if auth is None or auth.name == "digest_null":
+            return
+        row["icv_bytes"] = auth.icv_bits // 8
+        self._ask("auth", row, auth, "Requested AUTH algorithm not found")
+
+    def _add_crypt(self, row: Any, crypt: Algorithm | None) -> None:
+        assert crypt is not None
+        spec = crypt_spec(crypt)
+        row["iv_bytes"] = spec.iv_bytes
+        row["block"] = spec.block_bytes
+        if crypt.name == "ecb(cipher_null)":
+            row["kind"] = k.NULL_CIPHER
+            return
+        if spec.nonce_bytes:
+            _set_nonce(row, crypt.key[-spec.nonce_bytes :])
+        self._ask("crypt", row, crypt, "Requested CRYPT algorithm not found")
+
+    def _ask(self, what: str, row: Any, algorithm: Algorithm, words: str) -> None:
+        for name, engine in self._engines.items():
+            setup = getattr(engine, what, None)
+            if setup is None or (name, algorithm.name) in self._refused:
+                continue
+            if setup(row, algorithm):
+                return
+        raise XfrmError(errno.ENOSYS, words)
+
+    def remove(self, slot: int) -> None:
+        """Wipe a slot's key material; the slot is used again later."""
+        for engine in self._engines.values():
+            engine.release(self.rows[slot])
+        self.rows[slot] = np.zeros((), k.KEY_DTYPE)
+        self._free.append(slot)
+
+    def _take(self) -> int:
+        if not self._free:
+            old = self.rows.shape[0]
+            capacity = old * 2 if old < 65536 else old + old // 4
+            rows = np.zeros(capacity, k.KEY_DTYPE)
+            rows[:old] = self.rows
+            self.rows = rows
+            self._free.extend(range(capacity - 1, old - 1, -1))
+        return self._free.pop()
+
+    def engine_of(self, slot: int) -> str:
+        """The engines that run a slot, for people."""
+        row = self.rows[slot]
+        found = [_ENGINE_OF_KIND.get(int(row["kind"]), ""), _ENGINE_OF_AUTH.get(int(row["auth"]), "")]
+        return "+".join(dict.fromkeys(name for name in found if name)) or "none"
+
+    def close(self) -> None:
+        """Wipe all key material. The keyring is of no use afterwards."""
+        for slot in np.flatnonzero(self.rows["kind"]):
+            self.remove(int(slot))
+        self._arena.wipe()
+
+
+_ENGINE_OF_KIND = {
+    k.IMB_GCM: ipsec_mb.NAME,
+    k.IMB_CHACHA20_POLY1305: ipsec_mb.NAME,
+    k.IMB_CBC: ipsec_mb.NAME,
+    k.IMB_CTR: ipsec_mb.NAME,
+    k.EVP_AEAD: libcrypto.NAME,
+    k.EVP_CCM: libcrypto.NAME,
+    k.EVP_GMAC: libcrypto.NAME,
+    k.EVP_CIPHER: libcrypto.NAME,
+    k.GCRYPT_CIPHER: libgcrypt.NAME,
+}
+_ENGINE_OF_AUTH = {k.IMB_HMAC: ipsec_mb.NAME, k.EVP_MAC: libcrypto.NAME, k.EVP_XCBC: libcrypto.NAME}
+
+
+def _set_nonce(row: Any, nonce: bytes) -> None:
+    row["nonce_bytes"] = len(nonce)
+    row["nonce"][: len(nonce)] = np.frombuffer(nonce, np.uint8)

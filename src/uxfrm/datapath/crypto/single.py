@@ -1,0 +1,313 @@
+"""One job at a time: the algorithms that libraries run for one packet in one call.
+
+A job names a slot, the ESP header, the IV and the text; the ICV directly follows the text. `cipher` and
+`mac` leave a job WAITING whose algorithm runs in bursts (see burst). Callers have checked by `sound` that
+everything a job touches is inside the buffer.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+from numba import int64
+
+from uxfrm.compiled import compiled
+from uxfrm.datapath.crypto import kinds as k
+from uxfrm.datapath.crypto.calls import call
+
+DATA: Any = numba.uint8[::1]
+I64S: Any = int64[::1]
+JOBS: Any = int64[:, ::1]
+
+# Columns of a job.
+KEY, HEADER, IV, TEXT, LENGTH, SEQ_HI, RESULT, SPARE = range(8)
+
+OK, MISMATCH, ERROR, WAITING = 1, 0, -1, 2
+
+_SET_TAG, _GET_TAG = 0x11, 0x10
+_NO_ESN = -1
+
+@compiled(int64(int64))
+def as_int(register: int) -> int:
+    """The C int in a 64-bit return register."""
+    return ((register & 0xFFFFFFFF) ^ 0x80000000) - 0x80000000
+
+
+@compiled(numba.boolean(k.KEYS, DATA, JOBS, int64))
+def sound(keys: Any, data: Any, jobs: Any, i: int) -> bool:
+    """True when everything job i touches lies inside the buffer and its lengths suit the cipher."""
+    slot = jobs[i, KEY]
+    if slot < 0 or slot >= keys.shape[0]:
+        return False
+    key = keys[slot]
+    header, iv, text, length = jobs[i, HEADER], jobs[i, IV], jobs[i, TEXT], jobs[i, LENGTH]
+    if header < 0 or iv < header + 8 or text < iv + key["iv_bytes"] or length < 0:
+        return False
+    if text + length + key["icv_bytes"] > data.shape[0] or text - header > 4096:
+        return False
+    if text + length - header + 4 > k.MESSAGE_BYTES - 32:
+        return False
+    return bool(key["kind"] != k.NO_KEY and length % max(key["block"], 1) == 0)
+
+
+@compiled(numba.void(DATA, int64, int64))
+def wipe(data: Any, start: int, length: int) -> None:
+    """Zero a text that could not be sealed: it must not leave as clear text."""
+    for at in range(max(start, 0), min(start + max(length, 0), data.shape[0])):
+        data[at] = 0
+
+
+@compiled(numba.boolean(DATA, int64, DATA, int64, int64))
+def equal(a: Any, at: int, b: Any, bt: int, length: int) -> bool:
+    """Compare two tags in constant time."""
+    difference = 0
+    for n in range(length):
+        difference |= int(a[at + n]) ^ int(b[bt + n])
+    return difference == 0
+
+
+@compiled(numba.void(k.KEYS, DATA, DATA, JOBS, int64, int64))
+def _write_nonce(keys: Any, scratch: Any, data: Any, jobs: Any, i: int, at: int) -> None:
+    """Write salt and explicit IV of job i to scratch[at:]."""
+    key = keys[jobs[i, KEY]]
+    salt = key["nonce_bytes"]
+    for n in range(salt):
+        scratch[at + n] = key["nonce"][n]
+    iv = jobs[i, IV]
+    for n in range(8):
+        scratch[at + salt + n] = data[iv + n]
+
+
+@compiled(int64(DATA, DATA, JOBS, int64))
+def _write_aad(scratch: Any, data: Any, jobs: Any, i: int) -> int:
+    """Write SPI, the high half with ESN, and the sequence number to scratch; return how many bytes."""
+    header, high = jobs[i, HEADER], jobs[i, SEQ_HI]
+    for n in range(4):
+        scratch[k.AAD + n] = data[header + n]
+    at = k.AAD + 4
+    if high != _NO_ESN:
+        for n in range(4):
+            scratch[at + n] = (high >> (24 - 8 * n)) & 0xFF
+        at += 4
+    for n in range(4):
+        scratch[at + n] = data[header + 4 + n]
+    return at + 4 - k.AAD
+
+
+# -- libipsec-mb, single shot
+
+
+@compiled(int64(I64S, k.KEYS, DATA, DATA, JOBS, int64, numba.boolean))
+def _imb_gcm(functions: Any, keys: Any, scratch: Any, data: Any, jobs: Any, i: int, encrypt: bool) -> int:
+    key = keys[jobs[i, KEY]]
+    s, d = scratch.ctypes.data, data.ctypes.data
+    text, length = jobs[i, TEXT], jobs[i, LENGTH]
+    _write_nonce(keys, scratch, data, jobs, i, k.NONCE)
+    aad, aad_length = d + jobs[i, HEADER], 8
+    if jobs[i, SEQ_HI] != _NO_ESN:
+        aad_length = _write_aad(scratch, data, jobs, i)
+        aad = s + k.AAD
+    size = key["key_bytes"] // 8 - 2
+    where = d + text
+    if encrypt:
+        call(
+            functions[k.GCM_ENCRYPT + size],
+            (key["encrypt"], s + k.CONTEXT, where, where, length, s + k.NONCE, aad, aad_length,
+             where + length, key["icv_bytes"]),
+        )  # fmt: skip
+        return OK
+    call(
+        functions[k.GCM_DECRYPT + size],
+        (key["encrypt"], s + k.CONTEXT, where, where, length, s + k.NONCE, aad, aad_length,
+         s + k.TAG, key["icv_bytes"]),
+    )  # fmt: skip
+    return OK if equal(scratch, k.TAG, data, text + length, key["icv_bytes"]) else MISMATCH
+
+
+@compiled(int64(I64S, k.KEYS, DATA, DATA, JOBS, int64, numba.boolean))
+def _imb_chacha(functions: Any, keys: Any, scratch: Any, data: Any, jobs: Any, i: int, encrypt: bool) -> int:
+    key = keys[jobs[i, KEY]]
+    s, d = scratch.ctypes.data, data.ctypes.data
+    text, length = jobs[i, TEXT], jobs[i, LENGTH]
+    _write_nonce(keys, scratch, data, jobs, i, k.NONCE)
+    aad_length = _write_aad(scratch, data, jobs, i)
+    pointer, context = key["encrypt"], s + k.CONTEXT
+    call(functions[k.CHACHA_INIT], (pointer, context, s + k.NONCE, s + k.AAD, aad_length))
+    update = functions[k.CHACHA_ENCRYPT] if encrypt else functions[k.CHACHA_DECRYPT]
+    call(update, (pointer, context, d + text, d + text, length))
+    call(functions[k.CHACHA_FINALIZE], (context, s + k.TAG, 16))
+    if not encrypt:
+        return OK if equal(scratch, k.TAG, data, text + length, 16) else MISMATCH
+    for n in range(16):
+        data[text + length + n] = scratch[k.TAG + n]
+    return OK
+
+
+# -- libcrypto and libgcrypt, single shot
+
+
+@compiled(int64(I64S, k.KEYS, DATA, DATA, JOBS, int64, numba.boolean))
+def _evp_aead(functions: Any, keys: Any, scratch: Any, data: Any, jobs: Any, i: int, encrypt: bool) -> int:
+    """AES-GCM, AES-CCM, GMAC and ChaCha20-Poly1305 by EVP."""
+    key = keys[jobs[i, KEY]]
+    kind, context, icv = key["kind"], key["encrypt"], key["icv_bytes"]
+    s, d = scratch.ctypes.data, data.ctypes.data
+    text, length, out = jobs[i, TEXT], jobs[i, LENGTH], s + k.LENGTH_OUT
+    update, control = functions[k.EVP_UPDATE], functions[k.EVP_CONTROL]
+    _write_nonce(keys, scratch, data, jobs, i, k.NONCE)
+    aad_length = _write_aad(scratch, data, jobs, i)
+    way = 1 if encrypt else 0
+    tag = d + text + length
+    if kind == k.EVP_CCM and length == 0:
+        # OpenSSL does not look at the tag of an empty CCM text; ESP never has one.
+        return MISMATCH
+    if kind == k.EVP_CCM:
+        call(control, (context, _SET_TAG, icv, 0 if encrypt else tag))
+    if as_int(call(functions[k.EVP_INIT], (context, 0, 0, s + k.NONCE, way, 0))) != 1:
+        return ERROR
+    if kind == k.EVP_CCM:
+        call(update, (context, 0, out, 0, length))
+    call(update, (context, 0, out, s + k.AAD, aad_length))
+    if kind == k.EVP_GMAC:
+        iv = jobs[i, IV]
+        call(update, (context, 0, out, d + iv, text + length - iv))
+    elif length or kind == k.EVP_CCM:
+        done = as_int(call(update, (context, d + text, out, d + text, length)))
+        if kind == k.EVP_CCM and not encrypt:
+            return OK if done == 1 else MISMATCH
+        if done != 1:
+            return ERROR
+    if not encrypt:
+        call(control, (context, _SET_TAG, icv, tag))
+        done = as_int(call(functions[k.EVP_FINAL], (context, s + k.TAG, out)))
+        return OK if done == 1 else MISMATCH
+    if as_int(call(functions[k.EVP_FINAL], (context, s + k.TAG, out))) != 1:
+        return ERROR
+    return OK if as_int(call(control, (context, _GET_TAG, icv, tag))) == 1 else ERROR
+
+
+@compiled(int64(I64S, k.KEYS, DATA, DATA, JOBS, int64, numba.boolean))
+def _evp_cipher(functions: Any, keys: Any, scratch: Any, data: Any, jobs: Any, i: int, encrypt: bool) -> int:
+    """CBC and CTR by EVP; a counter block is nonce, IV and 1 (RFC 3686)."""
+    key = keys[jobs[i, KEY]]
+    s, d = scratch.ctypes.data, data.ctypes.data
+    text, length = jobs[i, TEXT], jobs[i, LENGTH]
+    context = key["encrypt"] if encrypt else key["decrypt"]
+    iv = d + jobs[i, IV]
+    if key["nonce_bytes"]:
+        _write_nonce(keys, scratch, data, jobs, i, k.NONCE)
+        for n in range(12, 16):
+            scratch[k.NONCE + n] = 1 if n == 15 else 0
+        iv = s + k.NONCE
+    way = 1 if encrypt else 0
+    if as_int(call(functions[k.EVP_INIT], (context, 0, 0, iv, way, 0))) != 1:
+        return ERROR
+    if length == 0:
+        return OK
+    where = d + text
+    done = as_int(call(functions[k.EVP_UPDATE], (context, where, s + k.LENGTH_OUT, where, length)))
+    return OK if done == 1 else ERROR
+
+
+@compiled(int64(I64S, k.KEYS, DATA, DATA, JOBS, int64, numba.boolean))
+def _gcrypt(functions: Any, keys: Any, scratch: Any, data: Any, jobs: Any, i: int, encrypt: bool) -> int:
+    key = keys[jobs[i, KEY]]
+    d = data.ctypes.data
+    handle = key["encrypt"]
+    if as_int(call(functions[k.GCRYPT_SETIV], (handle, d + jobs[i, IV], key["iv_bytes"]))) != 0:
+        return ERROR
+    run = functions[k.GCRYPT_ENCRYPT] if encrypt else functions[k.GCRYPT_DECRYPT]
+    if jobs[i, LENGTH] == 0:
+        return OK
+    return OK if as_int(call(run, (handle, d + jobs[i, TEXT], jobs[i, LENGTH], 0, 0))) == 0 else ERROR
+
+
+@compiled(int64(I64S, k.KEYS, DATA, DATA, JOBS, int64, numba.boolean))
+def cipher(functions: Any, keys: Any, scratch: Any, data: Any, jobs: Any, i: int, encrypt: bool) -> int:
+    """Run job i's cipher at once, or leave it WAITING for a burst."""
+    kind = keys[jobs[i, KEY]]["kind"]
+    if kind == k.IMB_GCM:
+        return _imb_gcm(functions, keys, scratch, data, jobs, i, encrypt)
+    if kind == k.NULL_CIPHER:
+        return OK
+    if kind == k.IMB_CBC or kind == k.IMB_CTR:
+        return WAITING
+    if kind == k.IMB_CHACHA20_POLY1305:
+        return _imb_chacha(functions, keys, scratch, data, jobs, i, encrypt)
+    if kind == k.EVP_AEAD or kind == k.EVP_CCM or kind == k.EVP_GMAC:
+        return _evp_aead(functions, keys, scratch, data, jobs, i, encrypt)
+    if kind == k.EVP_CIPHER:
+        return _evp_cipher(functions, keys, scratch, data, jobs, i, encrypt)
+    if kind == k.GCRYPT_CIPHER:
+        return _gcrypt(functions, keys, scratch, data, jobs, i, encrypt)
+    return ERROR
+
+
+# -- integrity beside a cipher, single shot: the tag goes to scratch
+
+
+@compiled(int64(I64S, k.KEYS, DATA, DATA, JOBS, int64))
+def _evp_mac(functions: Any, keys: Any, scratch: Any, data: Any, jobs: Any, i: int) -> int:
+    """HMAC or CMAC over header to end of text, and the high half with ESN."""
+    context = keys[jobs[i, KEY]]["mac"]
+    s, d = scratch.ctypes.data, data.ctypes.data
+    header, high = jobs[i, HEADER], jobs[i, SEQ_HI]
+    if as_int(call(functions[k.MAC_INIT], (context, 0, 0, 0))) != 1:
+        return ERROR
+    length = jobs[i, TEXT] + jobs[i, LENGTH] - header
+    call(functions[k.MAC_UPDATE], (context, d + header, length))
+    if high != _NO_ESN:
+        for n in range(4):
+            scratch[k.AAD + n] = (high >> (24 - 8 * n)) & 0xFF
+        call(functions[k.MAC_UPDATE], (context, s + k.AAD, 4))
+    done = as_int(call(functions[k.MAC_FINAL], (context, s + k.TAG, s + k.LENGTH_OUT, 64)))
+    return OK if done == 1 else ERROR
+
+
+@compiled(int64(I64S, k.KEYS, DATA, DATA, JOBS, int64))
+def _xcbc(functions: Any, keys: Any, scratch: Any, data: Any, jobs: Any, i: int) -> int:
+    """AES-XCBC-MAC: the message is copied, its last block padded and whitened, and all of it CBC-encrypted.
+
+    The slot's memory holds K2, K3 and the pointer to the context keyed with K1.
+    """
+    s = scratch.ctypes.data
+    call(functions[k.MEMCPY], (s + k.DERIVED, keys[jobs[i, KEY]]["mac"], 40))
+    header, high = jobs[i, HEADER], jobs[i, SEQ_HI]
+    length = jobs[i, TEXT] + jobs[i, LENGTH] - header
+    for n in range(length):
+        scratch[k.MESSAGE + n] = data[header + n]
+    if high != _NO_ESN:
+        for n in range(4):
+            scratch[k.MESSAGE + length + n] = (high >> (24 - 8 * n)) & 0xFF
+        length += 4
+    whole = length > 0 and length % 16 == 0
+    end = length if whole else (length // 16 + 1) * 16
+    for n in range(length, end):
+        scratch[k.MESSAGE + n] = 0x80 if n == length else 0
+    whitening = 0 if whole else 16
+    for n in range(16):
+        scratch[k.MESSAGE + end - 16 + n] ^= scratch[k.DERIVED + whitening + n]
+        scratch[k.NONCE + n] = 0
+    context = 0
+    for n in range(8):
+        context |= int(scratch[k.DERIVED + 32 + n]) << (8 * n)
+    if as_int(call(functions[k.EVP_INIT], (context, 0, 0, s + k.NONCE, 1, 0))) != 1:
+        return ERROR
+    where = s + k.MESSAGE
+    if as_int(call(functions[k.EVP_UPDATE], (context, where, s + k.LENGTH_OUT, where, end))) != 1:
+        return ERROR
+    for n in range(16):
+        scratch[k.TAG + n] = scratch[k.MESSAGE + end - 16 + n]
+    return OK
+
+
+@compiled(int64(I64S, k.KEYS, DATA, DATA, JOBS, int64))
+def mac(functions: Any, keys: Any, scratch: Any, data: Any, jobs: Any, i: int) -> int:
+    """Compute job i's tag into scratch at once, or leave it WAITING for a burst."""
+    auth = keys[jobs[i, KEY]]["auth"]
+    if auth == k.IMB_HMAC:
+        return WAITING
+    if auth == k.EVP_MAC:
+        return _evp_mac(functions, keys, scratch, data, jobs, i)
+    return _xcbc(functions, keys, scratch, data, jobs, i)

@@ -1,0 +1,152 @@
+"""A host played from a capture: what it received goes through the input path, what it sent is opened.
+
+Time is the frames' own: before each frame everything happens that time makes happen. Frames are handed to
+the path in batches that end where a timer would, so that a batch and a frame at a time give the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from operator import attrgetter
+
+import numpy as np
+import numpy.typing as npt
+
+from uxfrm.attach.link import Direction, Placement, locate
+from uxfrm.attach.pcap import FrameBatch
+from uxfrm.datapath.batch import Batch, Int64s
+from uxfrm.explain.report import IN, OUT, Report, Reporter
+from uxfrm.model.address import Address
+from uxfrm.model.outcome import Outcome
+from uxfrm.namespace import Namespace
+
+_NS = 1_000_000_000
+
+
+@dataclass
+class Skipped:
+    """Frames that concern XFRM in no way."""
+
+    other: int = 0
+    not_ip: int = 0
+    unknown: int = 0
+
+
+@dataclass
+class Host:
+    """Plays the host with Ethernet address `mac`, or the one that has the addresses `local`.
+
+    Where frames have no link addresses (raw IP), `local` tells the directions.
+    """
+
+    namespace: Namespace
+    mac: bytes | None = None
+    local: frozenset[Address] = frozenset()
+    skipped: Skipped = field(default_factory=Skipped)
+    first_ns: int | None = None
+    last_ns: int = 0
+    frames: int = 0
+
+    def __post_init__(self) -> None:
+        self._reporter = Reporter(self.namespace.path)
+        # What is not named as local may still be: then the policies suggest it.
+        self.namespace.path.is_local = lambda address: True if address in self.local else None
+
+    def play(self, frames: FrameBatch) -> list[Report]:
+        """Play a batch of frames; a Report for each frame of the host that carries IP, in order."""
+        if not len(frames):
+            return []
+        if self.first_ns is None:
+            self.first_ns = int(frames.time_ns[0])
+        self.last_ns = int(frames.time_ns[-1])
+        self.frames += len(frames)
+        placed = locate(frames, self.mac)
+        direction = self._directions(frames, placed)
+        whole = frames.wire_length <= frames.length
+        received = list(self._receive(frames, placed, np.flatnonzero((direction == Direction.IN) & whole)))
+        sent = list(self._inspect(frames, placed, np.flatnonzero((direction == Direction.OUT) & whole)))
+        cut = list(self._cut(frames, placed, direction, whole))
+        return sorted([*received, *sent, *cut], key=attrgetter("frame"))
+
+    def _directions(self, frames: FrameBatch, placed: Placement) -> npt.NDArray[np.int8]:
+        """Which way each IP frame went; what is not IP or not the host's is counted as skipped."""
+        direction = placed.direction.copy()
+        is_ip = placed.ip_offset >= 0
+        for i in np.flatnonzero(is_ip & (direction == Direction.UNKNOWN)):
+            direction[i] = self._by_address(frames, int(placed.ip_offset[i]), int(placed.ip_length[i]))
+        direction[~is_ip] = Direction.OTHER
+        self.skipped.not_ip += int(np.count_nonzero(~is_ip))
+        self.skipped.other += int(np.count_nonzero(is_ip & (direction == Direction.OTHER)))
+        self.skipped.unknown += int(np.count_nonzero(is_ip & (direction == Direction.UNKNOWN)))
+        return direction
+
+    def _by_address(self, frames: FrameBatch, at: int, length: int) -> Direction:
+        """The direction of a packet without link addresses."""
+        packet = frames.data[at : at + min(length, 40)].tobytes()
+        if len(packet) < 20:
+            return Direction.UNKNOWN
+        four = packet[0] >> 4 == 4
+        source, destination = (packet[12:16], packet[16:20]) if four else (packet[8:24], packet[24:40])
+        if source in self.local:
+            return Direction.OUT
+        return Direction.IN if destination in self.local else Direction.UNKNOWN
+
+    def _receive(self, frames: FrameBatch, placed: Placement, chosen: Int64s) -> Iterator[Report]:
+        """Put received frames through the input path, stopping where a timer is due."""
+        namespace = self.namespace
+        seconds = frames.time_ns[chosen] // _NS
+        low = 0
+        while low < chosen.shape[0]:
+            namespace.advance(int(seconds[low]))
+            deadline = namespace.next_deadline()
+            high = chosen.shape[0]
+            if deadline is not None:
+                due = np.flatnonzero(seconds[low + 1 :] >= deadline)
+                high = low + 1 + int(due[0]) if due.shape[0] else high
+            part = chosen[low:high]
+            batch = _batch(frames, placed, part)
+            heads = self._reporter.heads(batch)
+            namespace.input(batch)
+            yield from self._report(frames, batch, heads, part, IN)
+            low = high
+
+    def _inspect(self, frames: FrameBatch, placed: Placement, chosen: Int64s) -> Iterator[Report]:
+        """Open what the host sent."""
+        if chosen.shape[0]:
+            batch = _batch(frames, placed, chosen)
+            heads = self._reporter.heads(batch)
+            self.namespace.inspect(batch)
+            yield from self._report(frames, batch, heads, chosen, OUT)
+
+    def _cut(
+        self,
+        frames: FrameBatch,
+        placed: Placement,
+        direction: npt.NDArray[np.int8],
+        whole: npt.NDArray[np.bool_],
+    ) -> Iterator[Report]:
+        """Report on frames of which the capture has only the beginning."""
+        for way, word in ((Direction.IN, IN), (Direction.OUT, OUT)):
+            chosen = np.flatnonzero((direction == way) & ~whole)
+            if chosen.shape[0]:
+                batch = _batch(frames, placed, chosen)
+                batch.packets["outcome"] = Outcome.UNSUPPORTED_CUT
+                heads = self._reporter.heads(batch)
+                yield from self._report(frames, batch, heads, chosen, word)
+
+    def _report(
+        self, frames: FrameBatch, batch: Batch, heads: npt.NDArray[np.uint8], chosen: Int64s, way: str
+    ) -> Iterator[Report]:
+        numbers = (chosen + frames.number).tolist()
+        return self._reporter.reports(batch, heads, numbers, frames.time_ns[chosen].tolist(), way)
+
+
+def _batch(frames: FrameBatch, placed: Placement, chosen: Int64s) -> Batch:
+    """The IP packets of the chosen frames, where they lie in the capture's buffer."""
+    return Batch.view(
+        frames.data,
+        placed.ip_offset[chosen],
+        placed.ip_length[chosen],
+        time_s=frames.time_ns[chosen] // _NS,
+    )

@@ -1,0 +1,28 @@
+"""The tables as files, as the host's own commands would print them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from uxfrm.iproute2.output import show_policy, show_state
+from uxfrm.model.outcome import show_counters
+from uxfrm.namespace import Namespace
+
+
+def write_tables(namespace: Namespace, directory: Path) -> None:
+    """Write state.txt, policy.txt and xfrm_stat.txt. OSError where that cannot be.
+
+    state.txt holds keys, as `ip -s xfrm state` does: only the owner may read it.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    _write(directory / "state.txt", "".join(show_state(dump) for dump in namespace.dump_states()))
+    _write(directory / "policy.txt", "".join(show_policy(dump) for dump in namespace.dump_policies()))
+    _write(directory / "xfrm_stat.txt", show_counters(namespace.counters()))
+
+
+def _write(path: Path, text: str) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with open(descriptor, "w", encoding="utf-8") as file:
+        os.fchmod(descriptor, 0o600)
+        file.write(text)
