@@ -16,8 +16,23 @@ from uxfrm.compiled import compiled
 from uxfrm.datapath.crypto import burst
 from uxfrm.datapath.crypto import kinds as k
 from uxfrm.datapath.crypto.single import (
-    DATA, ERROR, I64S, JOBS, KEY, LENGTH, MISMATCH, OK, RESULT, SPARE, TEXT, WAITING, cipher, equal, mac,
-    sound, wipe,
+    DATA,
+    ERROR,
+    I64S,
+    JOBS,
+    KEY,
+    LENGTH,
+    MISMATCH,
+    OK,
+    RESULT,
+    SPARE,
+    TEXT,
+    WAITING,
+    cipher,
+    equal,
+    mac,
+    sound,
+    wipe,
 )  # fmt: skip
 
 _SIGNATURE = numba.void(I64S, k.KEYS, DATA, DATA, JOBS, int64)

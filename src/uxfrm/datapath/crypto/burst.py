@@ -16,7 +16,22 @@ from uxfrm.compiled import compiled
 from uxfrm.datapath.crypto import kinds as k
 from uxfrm.datapath.crypto.calls import call
 from uxfrm.datapath.crypto.single import (
-    DATA, ERROR, HEADER, I64S, IV, JOBS, KEY, LENGTH, MISMATCH, OK, RESULT, SEQ_HI, SPARE, TEXT, WAITING, equal,
+    DATA,
+    ERROR,
+    HEADER,
+    I64S,
+    IV,
+    JOBS,
+    KEY,
+    LENGTH,
+    MISMATCH,
+    OK,
+    RESULT,
+    SEQ_HI,
+    SPARE,
+    TEXT,
+    WAITING,
+    equal,
 )  # fmt: skip
 
 _NO_ESN = -1
@@ -64,7 +79,15 @@ def _cipher_job(keys: Any, scratch: Any, data: Any, jobs: Any, i: int, words: An
 
 @compiled(numba.void(I64S, k.KEYS, DATA, DATA, JOBS, int64, int64, int64, numba.boolean))
 def _cipher_burst(
-    functions: Any, keys: Any, scratch: Any, data: Any, jobs: Any, count: int, kind: int, size: int, encrypt: bool
+    functions: Any,
+    keys: Any,
+    scratch: Any,
+    data: Any,
+    jobs: Any,
+    count: int,
+    kind: int,
+    size: int,
+    encrypt: bool,
 ) -> None:
     """Run all waiting jobs of one cipher and key size."""
     words = scratch[: k.JOB_AREA].view(np.int64)

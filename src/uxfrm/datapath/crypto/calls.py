@@ -46,6 +46,6 @@ def _call(typing_context: Any, address: Any, arguments: Any) -> Any:
 @overload(call)
 def _compiled_call(address: Any, arguments: Any) -> Any:
     def implementation(address: Any, arguments: Any) -> Any:
-        return _call(address, arguments)
+        return _call(address, arguments)  # type: ignore[call-arg]
 
     return implementation

@@ -9,12 +9,12 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
-from uxfrm.datapath.crypto import ipsec_mb, libcrypto, libgcrypt
+from uxfrm.datapath.crypto import ipsec_mb, known_answers, libcrypto, libgcrypt
 from uxfrm.datapath.crypto import kinds as k
 from uxfrm.datapath.crypto.arena import Arena, aligned
 from uxfrm.model.algorithm import Algorithm, aead_spec, crypt_spec
@@ -51,24 +51,26 @@ class Keyring:
     engines are absent or were found wanting.
     """
 
-    def __init__(self, engines: Sequence[str] | None = None) -> None:
+    def __init__(self, engines: Sequence[str] | None = None, prove: bool = True) -> None:
+        """Load engines; `prove` has each pass known-answer tests before it is used for an algorithm."""
         self.rows: Any = np.zeros(_START, k.KEY_DTYPE)
         self.functions: Any = np.zeros(k.FUNCTIONS, np.int64)
         self.functions[k.MEMCPY] = ctypes.cast(ctypes.CDLL(None).memcpy, ctypes.c_void_p).value
         self.scratch: Any = aligned(k.SCRATCH)
         self.problems: list[str] = []
+        self._prove = prove
         self._arena = Arena()
         self._engines: dict[str, Any] = {}
-        self._refused: set[tuple[str, str]] = set()
+        self._refused: set[tuple[str, str, int]] = set()
         self._free = list(range(_START - 1, -1, -1))
         for name in default_engines() if engines is None else engines:
             self._load(name)
 
     def _load(self, name: str) -> None:
-        makers = {
+        makers: dict[str, Callable[[], Engine]] = {
             ipsec_mb.NAME: lambda: ipsec_mb.IpsecMb(self._arena),
             libcrypto.NAME: lambda: libcrypto.Libcrypto(self._arena),
-            libgcrypt.NAME: libgcrypt.Libgcrypt,
+            libgcrypt.NAME: lambda: libgcrypt.Libgcrypt(),
         }
         if name not in makers:
             raise ValueError(f"no crypto engine {name!r}; there are {', '.join(ENGINES)}")
@@ -79,10 +81,17 @@ class Keyring:
             engine.fill(self.functions)
             self._engines[name] = engine
 
-    def refuse(self, engine: str, algorithm: str, why: str) -> None:
-        """Have an engine not asked for an algorithm any more."""
-        self._refused.add((engine, algorithm))
-        self.problems.append(f"{engine}: {algorithm}: {why}")
+    def _trusted(self, engine: str, algorithm: Algorithm) -> bool:
+        """True unless a known-answer test of this engine and algorithm failed."""
+        if not self._prove:
+            return True
+        key = (engine, algorithm.name, len(algorithm.key))
+        if key not in _PROVEN:
+            _PROVEN[key] = _proven(engine, algorithm)
+        if not _PROVEN[key] and key not in self._refused:
+            self._refused.add(key)
+            self.problems.append(f"{engine}: {algorithm.name}: a known-answer test failed, not used")
+        return _PROVEN[key]
 
     # -- slots
 
@@ -139,7 +148,7 @@ class Keyring:
     def _ask(self, what: str, row: Any, algorithm: Algorithm, words: str) -> None:
         for name, engine in self._engines.items():
             setup = getattr(engine, what, None)
-            if setup is None or (name, algorithm.name) in self._refused:
+            if setup is None or not self._trusted(name, algorithm):
                 continue
             if setup(row, algorithm):
                 return
@@ -173,6 +182,27 @@ class Keyring:
         for slot in np.flatnonzero(self.rows["kind"]):
             self.remove(int(slot))
         self._arena.wipe()
+
+
+# Known-answer tests that were run, and how they ended; one keyring per engine runs them.
+_PROVEN: dict[tuple[str, str, int], bool] = {}
+_PROVING: dict[str, Keyring] = {}
+
+
+def _proven(engine: str, algorithm: Algorithm) -> bool:
+    """Run an engine's known-answer tests of one algorithm; what it lacks beside it others lend."""
+    rows = known_answers.rows_for(algorithm)[:2]
+    if not rows:
+        return True
+    keyring = _PROVING.get(engine)
+    if keyring is None:
+        order = (engine, *(name for name in ENGINES if name != engine))
+        keyring = _PROVING[engine] = Keyring(order, prove=False)
+    try:
+        return all(known_answers.holds(keyring, row) for row in rows)
+    except XfrmError:
+        # The engine lacks the algorithm, and so do the others: there is nothing to distrust.
+        return True
 
 
 _ENGINE_OF_KIND = {

@@ -28,6 +28,7 @@ OK, MISMATCH, ERROR, WAITING = 1, 0, -1, 2
 _SET_TAG, _GET_TAG = 0x11, 0x10
 _NO_ESN = -1
 
+
 @compiled(int64(int64))
 def as_int(register: int) -> int:
     """The C int in a 64-bit return register."""
@@ -162,11 +163,10 @@ def _evp_aead(functions: Any, keys: Any, scratch: Any, data: Any, jobs: Any, i: 
     if kind == k.EVP_CCM and length == 0:
         # OpenSSL does not look at the tag of an empty CCM text; ESP never has one.
         return MISMATCH
-    if kind == k.EVP_CCM:
-        call(control, (context, _SET_TAG, icv, 0 if encrypt else tag))
     if as_int(call(functions[k.EVP_INIT], (context, 0, 0, s + k.NONCE, way, 0))) != 1:
         return ERROR
     if kind == k.EVP_CCM:
+        call(control, (context, _SET_TAG, icv, 0 if encrypt else tag))
         call(update, (context, 0, out, 0, length))
     call(update, (context, 0, out, s + k.AAD, aad_length))
     if kind == k.EVP_GMAC:
