@@ -73,8 +73,12 @@ def _cache_directory() -> str:
 _directory = _cache_directory() if JIT else ""
 
 
-def compiled(signature: Any, boundscheck: bool = True) -> Callable[[F], F]:
-    """Declare a batch function: compiled for exactly `signature`, cached, bounds checked."""
+def compiled(signature: Any, allocates: bool = False) -> Callable[[F], F]:
+    """Declare a batch function: compiled for exactly `signature`, cached, bounds checked.
+
+    Functions that make no arrays are compiled without Numba's reference counting, which around every call
+    between functions costs more than most of them do; `allocates` says that one does make arrays.
+    """
 
     def declare(function: F) -> F:
         if not JIT:
@@ -82,7 +86,8 @@ def compiled(signature: Any, boundscheck: bool = True) -> Callable[[F], F]:
         before = _config.CACHE_DIR
         _config.CACHE_DIR = _directory
         try:
-            dispatcher = numba.njit(cache=True, boundscheck=boundscheck, nogil=True)(function)
+            options: dict[str, Any] = {"cache": True, "boundscheck": True, "nogil": True, "_nrt": allocates}
+            dispatcher = numba.njit(**options)(function)
         finally:
             _config.CACHE_DIR = before
         _registered.append((dispatcher, signature, function.__qualname__))

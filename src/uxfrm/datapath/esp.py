@@ -14,7 +14,7 @@ from numba import int64
 
 from uxfrm.compiled import compiled
 from uxfrm.datapath.batch import DATA, I64S, JOBS, PACKETS, Bytes, Int64s
-from uxfrm.datapath.headers import write32
+from uxfrm.datapath.wire import copy, write32
 from uxfrm.model.outcome import Outcome
 from uxfrm.tables.rows import ROWS
 
@@ -108,8 +108,7 @@ def write_header(rows: Any, data: Bytes, packets: Any, i: int, row: int, pool: B
     write32(data, at + 4, p["seq"])
     iv_bytes = int64(x["iv_bytes"])
     if x["iv_random"]:
-        for k in range(iv_bytes):
-            data[at + HEADER + k] = pool[i * 16 + k]
+        copy(data, at + HEADER, pool, i * 16, iv_bytes)
     elif iv_bytes:
         # Unique for the life of the key, as the kernel's seqiv: the sequence number, salted.
         high = p["seq_hi"] if x["esn"] else x["wraps"]

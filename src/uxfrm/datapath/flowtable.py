@@ -15,10 +15,12 @@ from numba import int64
 
 from uxfrm.compiled import compiled
 from uxfrm.datapath.batch import DATA, I64S, JOBS, PACKETS, Bytes, Int64s
-from uxfrm.datapath.headers import ports, read32
+from uxfrm.datapath.headers import ports
+from uxfrm.datapath.wire import read32
 from uxfrm.model.template import MAX_DEPTH
 from uxfrm.tables.statehash import mix
 
+_AF_INET = 2
 _WAYS = 4
 _START_SETS = 256
 _MAX_SETS = 1 << 18
@@ -58,11 +60,23 @@ def flow_key(data: Bytes, packets: Any, i: int, direction: int, key: Int64s) -> 
 
 @compiled(int64(int64, I64S))
 def flow_hash(seed: int, key: Int64s) -> int:
-    """A 32-bit hash of a key."""
-    value = seed
-    for k in range(KEY_COLUMNS):
+    """A 32-bit hash of a key: only of the words that its family and depth use."""
+    value = mix(mix(seed, key[0]), key[1])
+    words = 1 if key[0] & 0xFF == _AF_INET else 4
+    for k in range(words):
+        value = mix(mix(value, key[2 + k]), key[6 + k])
+    value = mix(mix(value, key[10]), key[11])
+    for k in range(12, 12 + (key[0] >> 20 & 7)):
         value = mix(value, key[k])
     return value
+
+
+@compiled(numba.boolean(JOBS, int64, I64S))
+def _same(keys: Int64s, entry: int, key: Int64s) -> bool:
+    different = 0
+    for k in range(KEY_COLUMNS):
+        different |= keys[entry, k] ^ key[k]
+    return bool(different == 0)
 
 
 @compiled(int64(JOBS, JOBS, int64, I64S, int64, int64))
@@ -71,12 +85,7 @@ def _find(keys: Int64s, values: Int64s, seed: int, key: Int64s, policies: int, s
     sets = keys.shape[0] // _WAYS
     first = (flow_hash(seed, key) & (sets - 1)) * _WAYS
     for entry in range(first, first + _WAYS):
-        same = True
-        for k in range(KEY_COLUMNS):
-            if keys[entry, k] != key[k]:
-                same = False
-                break
-        if same:
+        if _same(keys, entry, key):
             if values[entry, POLICIES] != policies:
                 return -1
             if values[entry, STATES] != ANY_GENERATION and values[entry, STATES] != states:
@@ -94,17 +103,12 @@ def _place(keys: Int64s, values: Int64s, seed: int, key: Int64s) -> int:
     for entry in range(first, first + _WAYS):
         if keys[entry, 0] == 0:
             return entry
-        same = True
-        for k in range(KEY_COLUMNS):
-            if keys[entry, k] != key[k]:
-                same = False
-                break
-        if same:
+        if _same(keys, entry, key):
             return entry
     return first + ((value >> 20) & (_WAYS - 1))
 
 
-@compiled(int64(DATA, PACKETS, I64S, int64, int64, JOBS, JOBS, *[int64] * 3, I64S, I64S))
+@compiled(int64(DATA, PACKETS, I64S, int64, int64, JOBS, JOBS, *[int64] * 3, I64S, I64S, I64S))
 def look_up(
     data: Bytes,
     packets: Any,
@@ -118,12 +122,12 @@ def look_up(
     states: int,
     used: Int64s,
     missed: Int64s,
+    key: Int64s,
 ) -> int:
     """Settle the packets whose flow is known; list the others in `missed` and return how many.
 
-    `used[slot]` becomes the time of the last packet that a policy took.
+    `used[slot]` becomes the time of the last packet that a policy took; `key` is scratch.
     """
-    key = np.zeros(KEY_COLUMNS, np.int64)
     misses = 0
     for k in range(count):
         i = candidates[k]

@@ -13,6 +13,7 @@ from numba import int64
 
 from uxfrm.compiled import compiled
 from uxfrm.datapath.batch import DATA, PACKETS, Bytes
+from uxfrm.datapath.wire import read16, read32, write16
 from uxfrm.model.outcome import Outcome
 
 AF_INET, AF_INET6 = 2, 10
@@ -25,36 +26,13 @@ _NOT_IP = int(Outcome.IN_NOT_IP)
 _EXTENSIONS_MAX = 8
 
 
-@compiled(int64(DATA, int64))
-def read16(data: Bytes, at: int) -> int:
-    return (int(data[at]) << 8) | int(data[at + 1])
-
-
-@compiled(int64(DATA, int64))
-def read32(data: Bytes, at: int) -> int:
-    return (int(data[at]) << 24) | (int(data[at + 1]) << 16) | (int(data[at + 2]) << 8) | int(data[at + 3])
-
-
-@compiled(numba.void(DATA, int64, int64))
-def write16(data: Bytes, at: int, value: int) -> None:
-    data[at] = (value >> 8) & 0xFF
-    data[at + 1] = value & 0xFF
-
-
-@compiled(numba.void(DATA, int64, int64))
-def write32(data: Bytes, at: int, value: int) -> None:
-    data[at] = (value >> 24) & 0xFF
-    data[at + 1] = (value >> 16) & 0xFF
-    data[at + 2] = (value >> 8) & 0xFF
-    data[at + 3] = value & 0xFF
-
-
 @compiled(int64(DATA, int64, int64))
 def checksum(data: Bytes, at: int, length: int) -> int:
-    """The Internet checksum of an even number of bytes (RFC 1071); 0 over a correct header."""
+    """The Internet checksum of a header, a multiple of 4 bytes (RFC 1071); 0 over a correct one."""
     total = 0
-    for i in range(at, at + length, 2):
-        total += (int(data[i]) << 8) | int(data[i + 1])
+    for i in range(at, at + length, 4):
+        word = read32(data, i)
+        total += (word >> 16) + (word & 0xFFFF)
     while total > 0xFFFF:
         total = (total & 0xFFFF) + (total >> 16)
     return 0xFFFF - total

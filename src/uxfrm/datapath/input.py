@@ -12,16 +12,16 @@ from __future__ import annotations
 from typing import Any
 
 import numba
-import numpy as np
 from numba import int64
 
 from uxfrm.compiled import compiled
 from uxfrm.datapath import esp
 from uxfrm.datapath.batch import DATA, I64S, JOBS, PACKETS, Bytes, Int64s
-from uxfrm.datapath.headers import parse, read32
+from uxfrm.datapath.headers import parse
 from uxfrm.datapath.limits import NOTICE_HARD, check_limits, near_hard
 from uxfrm.datapath.modes import remove_transport, remove_tunnel
 from uxfrm.datapath.replay import advance, blame, check, infer_high, seq_high
+from uxfrm.datapath.wire import read32
 from uxfrm.model.outcome import Outcome
 from uxfrm.model.template import MAX_DEPTH
 from uxfrm.tables.hashindex import I32, Int32s
@@ -289,7 +289,7 @@ def _refusal(rows: Any, packets: Any, i: int, row: int, jobs: Int64s) -> int:
 
 @compiled(
     numba.types.UniTuple(int64, 2)(
-        ROWS, I64S, DATA, PACKETS, I64S, int64, int64, JOBS, I64S, int64, JOBS, int64
+        ROWS, I64S, DATA, PACKETS, I64S, int64, int64, JOBS, I64S, int64, JOBS, int64, I64S
     )
 )
 def commit(
@@ -305,13 +305,13 @@ def commit(
     agains: int,
     notices: Int64s,
     noted: int,
+    found: Int64s,
 ) -> tuple[int, int]:
     """Judge active[start:stop] in order and undo the mode of those that pass.
 
     Packets that carry IPsec again are appended to `again`; rows to attend to are appended to `notices`.
-    Returns the new (agains, noted).
+    Returns the new (agains, noted). `found` is scratch.
     """
-    found = np.zeros(4, np.int64)
     for k in range(start, stop):
         i = active[k]
         p = packets[i]

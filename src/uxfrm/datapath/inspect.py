@@ -118,7 +118,7 @@ def _begin(
     return made
 
 
-@compiled(int64(ROWS, DATA, PACKETS, I64S, int64, I64S, JOBS, I64S))
+@compiled(int64(ROWS, DATA, PACKETS, I64S, int64, I64S, JOBS, I64S, I64S))
 def _commit(
     rows: Any,
     data: Bytes,
@@ -128,9 +128,9 @@ def _commit(
     tops: Int64s,
     jobs: Int64s,
     again: Int64s,
+    found: Int64s,
 ) -> int:
     """Undo trailer and mode of the opened packets; list those that carry IPsec again, return how many."""
-    found = np.zeros(4, np.int64)
     agains = 0
     for k in range(count):
         i = active[k]
@@ -178,7 +178,7 @@ def _look_up(context: Context, batch: Batch, candidates: Int64s, count: int, mis
     return int(
         look_up(
             batch.data, batch.packets, candidates, count, INSPECT, flows.keys, flows.values, flows.seed,
-            context.policies.generation, 0, unused, missed,
+            context.policies.generation, 0, unused, missed, context.key,
         )
     )  # fmt: skip
 
@@ -211,7 +211,15 @@ def _open_layer(context: Context, batch: Batch, count: int) -> int:
     if made:
         _run(context, batch, count, made)
     agains = _commit(
-        states.rows, batch.data, batch.packets, context.active, count, tops, context.jobs, context.again
+        states.rows,
+        batch.data,
+        batch.packets,
+        context.active,
+        count,
+        tops,
+        context.jobs,
+        context.again,
+        context.found,
     )
     context.active, context.again = context.again, context.active
     return int(agains)

@@ -18,12 +18,10 @@ from uxfrm.datapath.headers import (
     AF_INET6,
     dsfield,
     parse,
-    read16,
     set_dsfield,
-    write16,
-    write32,
     write_checksum,
 )
+from uxfrm.datapath.wire import copy, read16, write16, write32
 from uxfrm.model.outcome import Outcome
 from uxfrm.tables.rows import ROWS
 
@@ -47,8 +45,7 @@ def remove_transport(data: Bytes, packets: Any, i: int, start: int, length: int,
     header = p["header"]
     shift = start - header - p["offset"]
     data[p["nexthdr"]] = proto
-    for k in range(header - 1, -1, -1):
-        data[p["offset"] + shift + k] = data[p["offset"] + k]
+    copy(data, p["offset"] + shift, data, p["offset"], header)
     p["offset"] += shift
     p["nexthdr"] += shift
     p["length"] = header + length
@@ -136,8 +133,7 @@ def add_transport(data: Bytes, packets: Any, i: int, room: int, proto: int) -> N
     """Move the IP headers `room` bytes to the front and name `proto` in them; the length comes later."""
     p = packets[i]
     at = p["offset"] - room
-    for k in range(p["header"]):
-        data[at + k] = data[at + room + k]
+    copy(data, at, data, at + room, p["header"])
     p["offset"] = at
     p["nexthdr"] -= room
     p["proto"] = proto

@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Any
 
 import numba
-import numpy as np
 from numba import int64
 
 from uxfrm.compiled import compiled
@@ -63,6 +62,18 @@ def fresh(rows: Any, bundles: Int64s, bundle: int) -> bool:
         if rows[row]["genid"] != bundles[bundle, GENID + depth] or rows[row]["life"] != _VALID:
             return False
     return True
+
+
+@compiled(numba.boolean(ROWS, JOBS, PACKETS))
+def any_stale(rows: Any, bundles: Int64s, packets: Any) -> bool:
+    """True when a packet's bundle has a state that changed; neighbours with one bundle are asked once."""
+    last = -1
+    for i in range(packets.shape[0]):
+        b = packets[i]["bundle"]
+        if b >= 0 and b != last and not fresh(rows, bundles, b):
+            return True
+        last = b
+    return False
 
 
 @compiled(numba.boolean(PACKETS, JOBS))
@@ -160,7 +171,7 @@ def _encapsulate(
 
 @compiled(
     numba.types.UniTuple(int64, 3)(
-        ROWS, JOBS, DATA, PACKETS, I64S, int64, int64, int64, DATA, JOBS, JOBS, int64
+        ROWS, JOBS, DATA, PACKETS, I64S, int64, int64, int64, DATA, JOBS, JOBS, int64, I64S
     )
 )
 def begin(
@@ -176,13 +187,14 @@ def begin(
     jobs: Int64s,
     notices: Int64s,
     noted: int,
+    notice: Int64s,
 ) -> tuple[int, int, int]:
     """Wrap active[start:count] in their bundle's transform `depth`; return (where it stopped, jobs, noted).
 
-    It stops behind a packet that used up a state, so that the state can go before the next packet.
+    It stops behind a packet that used up a state, so that the state can go before the next packet. `notice`
+    is scratch.
     """
     made = 0
-    notice = np.zeros(1, np.int64)
     for k in range(start, count):
         i = active[k]
         p = packets[i]

@@ -49,7 +49,7 @@ def _open_layer(context: Context, batch: Batch, count: int) -> int:
             open_(keyring.functions, keyring.rows, keyring.scratch, batch.data, context.jobs, made)
         agains, noted = layer.commit(
             states.rows, states.words, batch.data, batch.packets, context.active, start, stop,
-            context.jobs, context.again, agains, context.notices, 0,
+            context.jobs, context.again, agains, context.notices, 0, context.found,
         )  # fmt: skip
         if noted:
             context.attend(context.notices[:noted])
@@ -86,7 +86,7 @@ def _look_up(context: Context, batch: Batch, candidates: Int64s, count: int, mis
     return int(
         look_up(
             batch.data, batch.packets, candidates, count, INPUT, flows.keys, flows.values, flows.seed,
-            context.policies.generation, 0, context.used, missed,
+            context.policies.generation, 0, context.used, missed, context.key,
         )
     )  # fmt: skip
 

@@ -104,13 +104,15 @@ def _look_up(context: Context, batch: Batch, candidates: Int64s, count: int, mis
     return int(
         look_up(
             batch.data, batch.packets, candidates, count, OUTPUT, flows.keys, flows.values, flows.seed,
-            context.policies.generation, context.states.generation, context.used, missed,
+            context.policies.generation, context.states.generation, context.used, missed, context.key,
         )
     )  # fmt: skip
 
 
 def _stale(context: Context, bundles: Bundles, batch: Batch, candidates: Int64s) -> list[int]:
     """Packets whose flow names a bundle of which a state has changed."""
+    if not layer.any_stale(context.states.rows, bundles.rows, batch.packets):
+        return []
     named = np.unique(batch.packets["bundle"][candidates])
     old = [b for b in named if b >= 0 and not layer.fresh(context.states.rows, bundles.rows, int(b))]
     if not old:
@@ -175,7 +177,7 @@ def _wrap(context: Context, bundles: Bundles, batch: Batch, active: Int64s, dept
         pool = _random_ivs(context, len(batch))
         stop, made, noted = layer.begin(
             states.rows, bundles.rows, batch.data, batch.packets, active, start, count, depth,
-            pool, context.jobs, context.notices, 0,
+            pool, context.jobs, context.notices, 0, context.found,
         )  # fmt: skip
         if made:
             seal(keyring.functions, keyring.rows, keyring.scratch, batch.data, context.jobs, made)

@@ -22,7 +22,7 @@ I64 = numba.int64[::1]
 _START = 8
 
 
-@compiled(numba.void(I32, I32, I64, I32))
+@compiled(numba.void(I32, I32, I64, I32), allocates=True)
 def _double(heads: Int32s, links: Int32s, hashes: Int64s, bigger: Int32s) -> None:
     """Move every chain into `bigger`, keeping the order within chains."""
     tails = np.full(bigger.shape[0], -1, np.int32)

@@ -77,7 +77,7 @@ def _cipher_job(keys: Any, scratch: Any, data: Any, jobs: Any, i: int, words: An
     words[at + _IV] = scratch.ctypes.data + block
 
 
-@compiled(numba.void(I64S, k.KEYS, DATA, DATA, JOBS, int64, int64, int64, numba.boolean))
+@compiled(numba.void(I64S, k.KEYS, DATA, DATA, JOBS, int64, int64, int64, numba.boolean), allocates=True)
 def _cipher_burst(
     functions: Any,
     keys: Any,
@@ -174,7 +174,7 @@ def _hash_done(
         jobs[i, RESULT] = OK if equal(scratch, tag, data, end, icv) else MISMATCH
 
 
-@compiled(numba.void(I64S, k.KEYS, DATA, DATA, JOBS, int64, int64, numba.boolean))
+@compiled(numba.void(I64S, k.KEYS, DATA, DATA, JOBS, int64, int64, numba.boolean), allocates=True)
 def _hash_burst(
     functions: Any, keys: Any, scratch: Any, data: Any, jobs: Any, count: int, which: int, encrypt: bool
 ) -> None:
