@@ -12,6 +12,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
+from uxfrm.compiled import compiled
 from uxfrm.model.template import MAX_DEPTH
 
 Bytes = npt.NDArray[np.uint8]
@@ -127,3 +128,10 @@ class Batch:
     def select(self, low: int, high: int) -> Batch:
         """Packets [low, high) as a batch over the same memory."""
         return Batch(self.data, self.packets[low:high])
+
+
+@compiled(numba.void(PACKETS, I64S))
+def count_outcomes(packets: Any, totals: Int64s) -> None:
+    """Add each packet to the total of its outcome."""
+    for i in range(packets.shape[0]):
+        totals[packets[i]["outcome"]] += 1

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from uxfrm.datapath import esp
-from uxfrm.datapath.batch import Batch, Int64s
+from uxfrm.datapath.batch import Batch, Int64s, count_outcomes
 from uxfrm.datapath.crypto.keyring import Keyring
 from uxfrm.datapath.flowtable import KEY_COLUMNS, FlowTable
 from uxfrm.model.address import Address
@@ -26,7 +26,7 @@ class Context:
     """One namespace's data path: everything but the code of the two directions.
 
     `attend` is told the notices of a run: int64[n, 2] of rows and limits.NOTICE_*.
-    `randbytes` gives IVs; `is_local` tells whether an address is the host's own, None where nobody knows.
+    `randbytes` gives IVs; `is_local` tells whether an address is the host's own (None: nobody knows); without it nobody knows any.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Context:
         self.randbytes = randbytes
         self.attend = attend
         self.flows = FlowTable(int.from_bytes(randbytes(4)))
-        self.is_local: Callable[[Address], bool | None] = lambda _: None
+        self.is_local: Callable[[Address], bool | None] | None = None
         self.source_of: Callable[[Address], Address | None] = lambda _: None
         self.path_mtu = 0
         self.random_ivs = 0
@@ -81,7 +81,7 @@ class Context:
 
     def finish(self, batch: Batch) -> None:
         """Count every packet once, by its outcome."""
-        self.totals += np.bincount(batch.packets["outcome"], minlength=self.totals.shape[0])
+        count_outcomes(batch.packets, self.totals)
 
     def forget(self) -> None:
         """Drop everything remembered about flows."""

@@ -1,7 +1,7 @@
 """The flow table: what was decided for a flow, so that Python decides once.
 
-A set-associative cache of bounded size: whatever arrives, it never grows beyond its limit, and a flood of
-flows only evicts. A key is the whole flow with the genids of the states a received packet passed; an entry
+A hash table with few probes and bounded size: whatever arrives, it never grows beyond its limit, and a
+flood of flows only evicts. Entries are overwritten, never removed, so a probe may stop at an empty one. A key is the whole flow with the genids of the states a received packet passed; an entry
 holds for as long as the generations it was made under stand.
 """
 
@@ -21,9 +21,9 @@ from uxfrm.model.template import MAX_DEPTH
 from uxfrm.tables.statehash import mix
 
 _AF_INET = 2
-_WAYS = 4
-_START_SETS = 256
-_MAX_SETS = 1 << 18
+_PROBES = 16
+_START = 1024
+_LIMIT = 1 << 20
 
 # Key: family, proto, direction and depth; ports; addresses; mark; interface; genids of the path.
 KEY_COLUMNS = 12 + MAX_DEPTH
@@ -82,9 +82,12 @@ def _same(keys: Int64s, entry: int, key: Int64s) -> bool:
 @compiled(int64(JOBS, JOBS, int64, I64S, int64, int64))
 def _find(keys: Int64s, values: Int64s, seed: int, key: Int64s, policies: int, states: int) -> int:
     """The entry of `key` if it still holds, or -1."""
-    sets = keys.shape[0] // _WAYS
-    first = (flow_hash(seed, key) & (sets - 1)) * _WAYS
-    for entry in range(first, first + _WAYS):
+    mask = keys.shape[0] - 1
+    first = flow_hash(seed, key)
+    for step in range(_PROBES):
+        entry = (first + step) & mask
+        if keys[entry, 0] == 0:
+            return -1
         if _same(keys, entry, key):
             if values[entry, POLICIES] != policies:
                 return -1
@@ -94,18 +97,16 @@ def _find(keys: Int64s, values: Int64s, seed: int, key: Int64s, policies: int, s
     return -1
 
 
-@compiled(int64(JOBS, JOBS, int64, I64S))
-def _place(keys: Int64s, values: Int64s, seed: int, key: Int64s) -> int:
-    """The entry that `key` may take: its own, an empty one, or the one after the last taken in its set."""
-    sets = keys.shape[0] // _WAYS
-    value = flow_hash(seed, key)
-    first = (value & (sets - 1)) * _WAYS
-    for entry in range(first, first + _WAYS):
-        if keys[entry, 0] == 0:
+@compiled(int64(JOBS, int64, I64S))
+def _place(keys: Int64s, seed: int, key: Int64s) -> int:
+    """The entry that `key` may take: its own, the first empty one, or, in a full table, a victim's."""
+    mask = keys.shape[0] - 1
+    first = flow_hash(seed, key)
+    for step in range(_PROBES):
+        entry = (first + step) & mask
+        if keys[entry, 0] == 0 or _same(keys, entry, key):
             return entry
-        if _same(keys, entry, key):
-            return entry
-    return first + ((value >> 20) & (_WAYS - 1))
+    return (first + (first >> 20) % _PROBES) & mask
 
 
 @compiled(int64(DATA, PACKETS, I64S, int64, int64, JOBS, JOBS, *[int64] * 3, I64S, I64S, I64S))
@@ -157,22 +158,22 @@ class FlowTable:
         self.hits = 0
         self.misses = 0
         self._entries = 0
-        self._make(_START_SETS)
+        self._make(_START)
 
-    def _make(self, sets: int) -> None:
-        self.keys: Int64s = np.zeros((sets * _WAYS, KEY_COLUMNS), np.int64)
-        self.values: Int64s = np.zeros((sets * _WAYS, VALUE_COLUMNS), np.int64)
+    def _make(self, capacity: int) -> None:
+        self.keys: Int64s = np.zeros((capacity, KEY_COLUMNS), np.int64)
+        self.values: Int64s = np.zeros((capacity, VALUE_COLUMNS), np.int64)
         self._entries = 0
 
     def clear(self) -> None:
         """Forget every flow."""
-        self._make(self.keys.shape[0] // _WAYS)
+        self._make(_START)
 
     def insert(self, key: Int64s, value: tuple[int, int, int, int, int, int]) -> None:
         """Remember a decision: (outcome, policy slot, bundle, detail, policy and state generation)."""
-        if self._entries * 2 > self.keys.shape[0] and self.keys.shape[0] // _WAYS < _MAX_SETS:
+        if self._entries * 2 >= self.keys.shape[0] and self.keys.shape[0] < _LIMIT:
             self._double()
-        entry = _place(self.keys, self.values, self.seed, key)
+        entry = _place(self.keys, self.seed, key)
         if self.keys[entry, 0] == 0:
             self._entries += 1
         self.keys[entry] = key
@@ -180,9 +181,9 @@ class FlowTable:
 
     def _double(self) -> None:
         keys, values = self.keys, self.values
-        self._make(keys.shape[0] // _WAYS * 2)
+        self._make(keys.shape[0] * 2)
         for entry in np.flatnonzero(keys[:, 0]):
-            place = _place(self.keys, self.values, self.seed, keys[entry])
+            place = _place(self.keys, self.seed, keys[entry])
             self.keys[place] = keys[entry]
             self.values[place] = values[entry]
             self._entries += 1

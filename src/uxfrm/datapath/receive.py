@@ -61,6 +61,8 @@ def _open_layer(context: Context, batch: Batch, count: int) -> int:
 def _pass_on_others(context: Context, batch: Batch) -> None:
     """IPsec packets for somebody else are ordinary packets: no state of ours is missing for them."""
     packets = batch.packets
+    if context.is_local is None:
+        return
     for i in np.flatnonzero(packets["outcome"] == Outcome.IN_NO_STATE):
         at = int(packets[i]["offset"]) + (16 if packets[i]["family"] == 2 else 24)
         size = 4 if packets[i]["family"] == 2 else 16
@@ -112,7 +114,7 @@ def decide(context: Context, flow: Flow, path: list[State]) -> Decision:
 
 def _direction(context: Context, flow: Flow) -> Direction:
     """Local or forwarded: as the host's addresses say; where nobody knows them, as policies suggest."""
-    local = context.is_local(flow.daddr)
+    local = context.is_local(flow.daddr) if context.is_local else None
     if local is None:
         local = _has_policy(context, Direction.IN, flow) or not _has_policy(context, Direction.FWD, flow)
     return Direction.IN if local else Direction.FWD

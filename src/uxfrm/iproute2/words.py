@@ -54,7 +54,7 @@ def logical_lines(lines: Iterable[str]) -> Iterator[tuple[int, str]]:
         line = line.rstrip("\r\n")
         start = start or number
         if line.endswith("\\") and _without_comment(line) == line:
-            text += line[:-1] + " "
+            text += line[:-1]
             continue
         yield start, text + line
         start, text = 0, ""
@@ -114,6 +114,17 @@ class Cursor:
     def back(self) -> None:
         """Put the word last taken back."""
         self._at -= 1
+
+    @property
+    def behind(self) -> str:
+        """The word last taken."""
+        return self._words[self._at - 1]
+
+    def peek(self) -> str:
+        """The next word, which must be there and is left there."""
+        word = self.take()
+        self.back()
+        return word
 
     def follows(self, *keywords: str) -> bool:
         """True, and one word further, when the next word is one of `keywords`."""

@@ -50,8 +50,9 @@ class Host:
 
     def __post_init__(self) -> None:
         self._reporter = Reporter(self.namespace.path)
-        # What is not named as local may still be: then the policies suggest it.
-        self.namespace.path.is_local = lambda address: True if address in self.local else None
+        if self.local:
+            # What is not named as local may still be: then the policies suggest it.
+            self.namespace.path.is_local = lambda address: True if address in self.local else None
 
     def play(self, frames: FrameBatch) -> list[Report]:
         """Play a batch of frames; a Report for each frame of the host that carries IP, in order."""

@@ -1,0 +1,135 @@
+"""What the benches share: tunnels, packets, timing, tables.
+
+Figures are ratios within one run: the machines are noisy, so everything compared is measured in turns.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from uxfrm import compiled
+from uxfrm.model import algorithm as algo
+from uxfrm.model.policy import Direction, PolicyConfig
+from uxfrm.model.selector import Selector
+from uxfrm.model.state import StateConfig
+from uxfrm.model.template import Mode, Template
+from uxfrm.namespace import Namespace
+
+ALGORITHMS: dict[str, Callable[[], dict[str, Any]]] = {
+    "AES-GCM-128": lambda: {"aead": algo.aead("rfc4106(gcm(aes))", os.urandom(20), 128)},
+    "AES-CBC-128+SHA256": lambda: {
+        "crypt": algo.crypt("cbc(aes)", os.urandom(16)),
+        "auth": algo.auth_trunc("hmac(sha256)", os.urandom(32), 128),
+    },
+    "ChaCha20-Poly1305": lambda: {"aead": algo.aead("rfc7539esp(chacha20,poly1305)", os.urandom(36), 128)},
+}
+
+
+def address(*parts: int) -> bytes:
+    """An IPv4 address."""
+    return bytes(parts)
+
+
+def inner(flow: int) -> tuple[bytes, bytes]:
+    """Source and destination of a flow's inner packets."""
+    return (0x0A800000 + flow).to_bytes(4), (0x0AC00000 + flow).to_bytes(4)
+
+
+def endpoints(flow: int) -> tuple[bytes, bytes]:
+    """Tunnel endpoints of a flow."""
+    return address(192, 0, 2, 1), (0xC6330000 + flow).to_bytes(4)
+
+
+def packet(flow: int, size: int) -> bytes:
+    """An IPv4 UDP packet of `size` bytes."""
+    source, destination = inner(flow)
+    head = struct.pack(">BBHHHBBH4s4s", 0x45, 0, size, 0, 0, 64, 17, 0, source, destination)
+    total = sum(struct.unpack(">10H", head))
+    total = (total & 0xFFFF) + (total >> 16)
+    total = (total & 0xFFFF) + (total >> 16)
+    head = head[:10] + struct.pack(">H", 0xFFFF - total) + head[12:]
+    return head + struct.pack(">HHHH", 4000, 5000, size - 20, 0) + bytes(size - 28)
+
+
+def tunnel(flow: int, keys: dict[str, Any]) -> StateConfig:
+    """The state of a flow's tunnel."""
+    source, destination = endpoints(flow)
+    return StateConfig(
+        daddr=destination, saddr=source, spi=0x1000 + flow, reqid=flow + 1, mode=Mode.TUNNEL, **keys
+    )
+
+
+def policy(flow: int, direction: Direction) -> PolicyConfig:
+    """The policy of a flow."""
+    (source, destination), (local, remote) = inner(flow), endpoints(flow)
+    selector = Selector(2, destination, source, 32, 32)
+    template = Template(remote, local, family=2, reqid=flow + 1, mode=Mode.TUNNEL)
+    return PolicyConfig(direction, selector, (template,))
+
+
+def gateways(flows: int, algorithm: str) -> tuple[Namespace, Namespace]:
+    """Two ends with one tunnel and one policy per flow."""
+    out, back = Namespace(randbytes=os.urandom), Namespace(randbytes=os.urandom)
+    for flow in range(flows):
+        config = tunnel(flow, ALGORITHMS[algorithm]())
+        out.add_state(config)
+        back.add_state(config)
+        out.add_policy(policy(flow, Direction.OUT))
+        back.add_policy(policy(flow, Direction.IN))
+    return out, back
+
+
+def ready() -> None:
+    """Compile, saying so."""
+    if compiled.cold():
+        print("compiling the data path, once", file=sys.stderr)
+    compiled.ready()
+
+
+def best(action: Callable[[], object], seconds: float, rounds: int = 3) -> float:
+    """Seconds of one call: the best of several rounds, each long enough to time."""
+    action()
+    start = time.perf_counter()
+    action()
+    once = max(time.perf_counter() - start, 1e-7)
+    calls = max(1, int(seconds / rounds / once))
+    found = []
+    for _ in range(rounds):
+        start = time.perf_counter()
+        for _ in range(calls):
+            action()
+        found.append((time.perf_counter() - start) / calls)
+    return min(found)
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """Rows as aligned text."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    cells = [[_cell(row.get(name, "")) for name in names] for row in rows]
+    widths = [max(len(name), *(len(line[i]) for line in cells)) for i, name in enumerate(names)]
+    lines = [names, *cells]
+    return "\n".join(
+        "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in lines
+    )
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:,.2f}" if value < 1000 else f"{value:,.0f}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def finish(rows: Sequence[dict[str, Any]], arguments: Sequence[str]) -> None:
+    """Print the table; with --json FILE write it there too."""
+    print(table(rows))
+    if "--json" in arguments:
+        Path(arguments[list(arguments).index("--json") + 1]).write_text(
+            json.dumps(list(rows), indent=1) + "\n"
+        )

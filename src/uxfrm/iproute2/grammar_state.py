@@ -1,0 +1,438 @@
+"""The words of `ip xfrm state add` and its siblings, read into the model's objects."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from uxfrm.iproute2 import names
+from uxfrm.iproute2.grammar import (
+    MIP6,
+    Identity,
+    Once,
+    Resolve,
+    take_address,
+    take_context,
+    take_flags,
+    take_identity,
+    take_limit,
+    take_mark,
+    take_mode,
+    take_prefix,
+    take_selector,
+    take_word,
+)
+from uxfrm.iproute2.words import Cursor, ParseError, twice, unsigned, wrong
+from uxfrm.model import algorithm as algo
+from uxfrm.model.address import AF_INET, AF_UNSPEC, Address, any_address
+from uxfrm.model.algorithm import Algorithm
+from uxfrm.model.dump import LarvalConfig, StateId
+from uxfrm.model.flow import PROTO_AH, PROTO_COMP, PROTO_ESP
+from uxfrm.model.lifetime import UNLIMITED, LifetimeConfig
+from uxfrm.model.mark import NO_MARK, Mark
+from uxfrm.model.policy import Offload, SecurityContext
+from uxfrm.model.selector import ANYTHING, Selector
+from uxfrm.model.state import AF_UNSPEC_FLAG, ESN, PLAIN, Encap, Rare, ReplayEsn, ReplayLegacy, SaDir, StateConfig
+from uxfrm.model.template import Mode
+
+LEGACY_WINDOW = 32
+_WINDOW_MAX = 4096
+_SPI_RANGE = {PROTO_COMP: (0x100, 0xFFFF)}
+_SPI_RANGE_DEFAULT = (0x100, 0x0FFFFFFF)
+
+
+@dataclass
+class Draft:
+    """A state while its words are read."""
+
+    resolve: Resolve
+    id: Identity | None = None
+    mode: int | None = None
+    algorithms: dict[str, tuple[str, str, bytes, int]] = field(default_factory=dict)
+    mark: Mark = NO_MARK
+    reqid: int = 0
+    seq: int = 0
+    window: int = 0
+    replay: dict[str, int] = field(default_factory=dict)
+    flags: int = 0
+    extra_flags: int = 0
+    selector: Selector = ANYTHING
+    limits: LifetimeConfig = UNLIMITED
+    encap: Encap | None = None
+    coaddr: Address | None = None
+    context: SecurityContext | None = None
+    offload: Offload | None = None
+    set_mark: Mark = NO_MARK
+    if_id: int = 0
+    tfcpad: int = 0
+    direction: int = SaDir.UNSET
+    pcpu: int | None = None
+    low: int | None = None
+    high: int | None = None
+    once: Once = field(default_factory=Once)
+
+
+Reader = Callable[[Cursor, Draft], None]
+
+
+def number(attribute: str, why: str, bits: int = 32) -> Reader:
+    """A reader of one number into `attribute`."""
+
+    def read(cursor: Cursor, x: Draft) -> None:
+        setattr(x, attribute, cursor.number(bits, why))
+
+    return read
+
+
+def _value(keyword: str) -> str:
+    return f'value after "{keyword}" is invalid'
+
+
+def _counter(keyword: str) -> Reader:
+    def read(cursor: Cursor, x: Draft) -> None:
+        x.replay[keyword.removeprefix("replay-").replace("-", "_")] = cursor.number(32, _value(keyword))
+
+    return read
+
+
+def _mode(cursor: Cursor, x: Draft) -> None:
+    x.mode = take_mode(cursor)
+
+
+def _mark(cursor: Cursor, x: Draft) -> None:
+    x.mark = take_mark(cursor)
+
+
+def _flag(cursor: Cursor, x: Draft) -> None:
+    flags = take_flags(cursor, names.STATE_FLAG)
+    if not flags:
+        raise wrong(cursor.here, "unknown")
+    x.flags |= flags
+
+
+def _extra_flag(cursor: Cursor, x: Draft) -> None:
+    flags = take_flags(cursor, names.EXTRA_FLAG)
+    if not flags:
+        raise wrong(cursor.here, "unknown")
+    x.extra_flags |= flags
+
+
+def _selector(cursor: Cursor, x: Draft) -> None:
+    cursor.peek()
+    x.selector = take_selector(cursor, x.resolve)
+
+
+def _limit(cursor: Cursor, x: Draft) -> None:
+    x.limits = take_limit(cursor, x.limits)
+
+
+def _encap(cursor: Cursor, x: Draft) -> None:
+    kind = take_word(cursor, names.ENCAP, "ENCAP-TYPE value is invalid")
+    sport = cursor.number(16, 'SPORT value after "encap" is invalid')
+    dport = cursor.number(16, 'DPORT value after "encap" is invalid')
+    x.encap = Encap(kind, sport, dport, take_address(cursor))
+
+
+def _coa(cursor: Cursor, x: Draft) -> None:
+    x.once.say("coa")
+    x.coaddr = take_prefix(cursor, _family(x))[0]
+
+
+def _ctx(cursor: Cursor, x: Draft) -> None:
+    x.once.say("ctx")
+    x.context = take_context(cursor)
+
+
+def _output_mark(cursor: Cursor, x: Draft) -> None:
+    value, mask = cursor.number(32, _value("output-mark")), 0xFFFFFFFF
+    if cursor.follows("mask"):
+        mask = cursor.number(32, "mask value is invalid")
+    x.set_mark = Mark(value, mask)
+
+
+def _dir(cursor: Cursor, x: Draft) -> None:
+    x.direction = take_word(cursor, names.SA_DIR, 'value after "dir" is invalid')
+
+
+def _offload(cursor: Cursor, x: Draft) -> None:
+    flags = 4 if cursor.follows("packet") else 0
+    cursor.follows("crypto")
+    if not cursor.follows("dev"):
+        raise wrong(cursor.take(), 'value after "offload dir" is invalid')
+    name = cursor.take()
+    ifindex = x.resolve(name)
+    if not ifindex:
+        raise wrong(name, 'value after "offload dev" is invalid')
+    keyword = cursor.take()
+    if keyword != "dir":
+        raise wrong(keyword, 'value after "offload dir" is invalid')
+    inbound = take_word(cursor, names.SA_DIR, "DIR value is invalid") == SaDir.IN
+    x.offload = Offload(ifindex, flags | (2 if inbound else 0))
+
+
+# -- algorithms: ALGO-TYPE ALGO-NAME [ ALGO-KEYMAT [ ALGO-ICV-LEN ] ]
+
+_KINDS = {"enc": "enc", "auth": "auth", "auth-trunc": "auth", "aead": "aead", "comp": "comp"}
+_LENGTHS = {"aead": "ALGO-ICV-LEN", "auth-trunc": "ALGO-TRUNC-LEN"}
+
+
+def _algorithm(cursor: Cursor, x: Draft) -> None:
+    word = cursor.behind
+    kind = _KINDS[word]
+    if kind in x.algorithms or ({kind} | x.algorithms.keys()) >= {"enc", "aead"}:
+        raise twice("ALGO-TYPE", word)
+    name, key, bits = _required(cursor, "ALGO-NAME"), b"", 0
+    if word != "comp":
+        key = _key(_required(cursor, "ALGO-KEYMAT"))
+    if word in _LENGTHS:
+        length = _required(cursor, _LENGTHS[word])
+        found = unsigned(length, 32)
+        if found is None:
+            raise wrong(length, f"{_LENGTHS[word]} value is invalid")
+        bits = found
+    x.algorithms[kind] = (word, name, key, bits)
+
+
+def _required(cursor: Cursor, what: str) -> str:
+    if not cursor:
+        raise ParseError(0, f'Error: argument "{what}" is required')
+    return cursor.take()
+
+
+def _key(word: str) -> bytes:
+    """Hexadecimal after 0x, else the word's own bytes. What is wrong with it is not told: it is a key."""
+    if word[:2] not in ("0x", "0X"):
+        return word.encode(errors="surrogateescape")
+    digits = word[2:]
+    try:
+        return bytes.fromhex("0" * (len(digits) % 2) + digits)
+    except ValueError:
+        raise wrong("...", "ALGO-KEYMAT value is invalid") from None
+
+
+_ALGORITHM: dict[str, Reader] = dict.fromkeys(_KINDS, _algorithm)
+
+ADD: dict[str, Reader] = _ALGORITHM | {
+    "mode": _mode,
+    "mark": _mark,
+    "reqid": number("reqid", "REQID value is invalid"),
+    "seq": number("seq", "SEQ value is invalid"),
+    "replay-window": number("window", _value("replay-window")),
+    "replay-seq": _counter("replay-seq"),
+    "replay-oseq": _counter("replay-oseq"),
+    "replay-seq-hi": _counter("replay-seq-hi"),
+    "replay-oseq-hi": _counter("replay-oseq-hi"),
+    "flag": _flag,
+    "extra-flag": _extra_flag,
+    "sel": _selector,
+    "limit": _limit,
+    "encap": _encap,
+    "coa": _coa,
+    "ctx": _ctx,
+    "output-mark": _output_mark,
+    "if_id": number("if_id", _value("if_id")),
+    "tfcpad": number("tfcpad", _value("tfcpad")),
+    "dir": _dir,
+    "pcpu-num": number("pcpu", _value("pcpu-num")),
+    "offload": _offload,
+}
+IDENTITY: dict[str, Reader] = {"mark": _mark}
+ALLOCSPI: dict[str, Reader] = {
+    "mode": _mode,
+    "mark": _mark,
+    "reqid": ADD["reqid"],
+    "seq": ADD["seq"],
+    "min": number("low", _value("min")),
+    "max": number("high", _value("max")),
+    "if_id": ADD["if_id"],
+    "dir": _dir,
+    "pcpu-num": ADD["pcpu-num"],
+}
+
+
+def read(cursor: Cursor, table: dict[str, Reader], resolve: Resolve) -> Draft:
+    """Read all words by `table`; the first that it does not know begins ID."""
+    x = Draft(resolve)
+    while cursor:
+        reader = table.get(cursor.here)
+        if reader is not None:
+            cursor.take()
+            reader(cursor, x)
+        elif x.id is None:
+            x.id = take_identity(cursor)
+        else:
+            raise wrong(cursor.take(), "unknown")
+    return x
+
+
+def _family(x: Draft) -> int:
+    return (x.id.family if x.id else 0) or AF_INET
+
+
+# -- what the words come to
+
+
+def take_config(cursor: Cursor, resolve: Resolve) -> StateConfig:
+    """All words of `state add` or `update`. Raises ParseError, and XfrmError from the model."""
+    x = read(cursor, ADD, resolve)
+    identity = _needed(x)
+    esn = _wants_esn(x)
+    proto = identity.proto or 0
+    check_protocol(proto, x.mode, set(x.algorithms), x.coaddr is not None)
+    saddr, daddr = identity.addresses(_family(x))
+    made = {kind: _made(*spec) for kind, spec in x.algorithms.items()}
+    rare = Rare(coaddr=x.coaddr, context=x.context, offload=x.offload, pcpu=x.pcpu)
+    return StateConfig(
+        daddr=daddr,
+        saddr=saddr,
+        proto=proto,
+        spi=identity.spi,
+        family=_family(x),
+        mode=x.mode or Mode.TRANSPORT,
+        reqid=x.reqid,
+        seq=x.seq,
+        selector=_filled(x),
+        aead=made.get("aead"),
+        auth=made.get("auth"),
+        crypt=made.get("enc"),
+        comp=made.get("comp"),
+        replay_window=0 if esn else x.window,
+        replay=ReplayLegacy() if esn else ReplayLegacy(x.replay.get("oseq", 0), x.replay.get("seq", 0)),
+        replay_esn=ReplayEsn((x.window + 31) // 32, x.window, **x.replay) if esn else None,
+        flags=x.flags,
+        extra_flags=x.extra_flags,
+        encap=x.encap,
+        tfcpad=x.tfcpad,
+        mark=x.mark,
+        set_mark=x.set_mark,
+        if_id=x.if_id,
+        direction=x.direction,
+        lifetime=x.limits,
+        rare=rare if rare != PLAIN else PLAIN,
+    )
+
+
+def _filled(x: Draft) -> Selector:
+    """The selector with wildcards of the state's family where it says no address."""
+    s = x.selector
+    if s.family != AF_UNSPEC or s == ANYTHING or x.flags & AF_UNSPEC_FLAG:
+        return s
+    wild = any_address(_family(x))
+    return replace(s, family=_family(x), daddr=wild, saddr=wild)
+
+
+def _needed(x: Draft) -> Identity:
+    if x.id is None:
+        raise ParseError(0, "Not enough information: ID is required")
+    return x.id
+
+
+def _wants_esn(x: Draft) -> bool:
+    """True for windows that need a bitmap; ParseError for those that no bitmap has."""
+    if x.flags & ESN and not x.window and x.direction != SaDir.OUT:
+        raise ParseError(0, "Error: esn flag set without replay-window.")
+    if x.window > _WINDOW_MAX:
+        raise ParseError(0, f"Error: replay-window ({x.window}) > XFRMA_REPLAY_ESN_MAX ({_WINDOW_MAX}).")
+    return x.window > LEGACY_WINDOW or bool(x.flags & ESN)
+
+
+def _made(word: str, name: str, key: bytes, bits: int) -> Algorithm:
+    if word == "aead":
+        return algo.aead(name, key, bits)
+    if word == "auth-trunc":
+        return algo.auth_trunc(name, key, bits)
+    return {"auth": algo.auth, "enc": algo.crypt, "comp": algo.comp}[word](name, key)
+
+
+_TUNNELS = (Mode.TRANSPORT, Mode.TUNNEL)
+_MODES = {PROTO_ESP: (*_TUNNELS, Mode.BEET, Mode.IPTFS), PROTO_AH: _TUNNELS, PROTO_COMP: _TUNNELS}
+_MIP6_MODES = (Mode.ROUTEOPTIMIZATION, Mode.IN_TRIGGER)
+# Per protocol: the kinds refused and of what `ip` then speaks, the kinds of which one must be there.
+_ALGORITHMS = {
+    PROTO_ESP: ({"comp"}, 'value "comp" is', {"enc", "aead"}, '"enc" or "aead"'),
+    PROTO_AH: (
+        {"enc", "aead", "comp"},
+        'values "enc", "aead", and "comp" are',
+        {"auth"},
+        '"auth" or "auth-trunc"',
+    ),
+    PROTO_COMP: (
+        {"enc", "auth", "aead"},
+        'values "enc", "auth", "auth-trunc", and "aead" are',
+        {"comp"},
+        '"comp"',
+    ),
+}
+
+
+def check_protocol(proto: int, mode: int | None, kinds: set[str], coa: bool) -> None:
+    """Refuse what `ip` refuses before it asks the kernel."""
+    of_proto = f'with XFRM-PROTO value "{names.name(names.XFRM_PROTO, proto)}"'
+    if proto in MIP6:
+        _check_mip6(mode, kinds, coa, of_proto)
+        return
+    if mode is not None and mode not in _MODES[proto]:
+        raise ParseError(0, f"MODE value is invalid {of_proto}")
+    refused, subject, needed, choice = _ALGORITHMS[proto]
+    if kinds & refused:
+        raise ParseError(0, f"ALGO-TYPE {subject} invalid {of_proto}")
+    if not kinds & needed:
+        raise ParseError(0, f"ALGO-TYPE value {choice} is required {of_proto}")
+    if coa:
+        raise ParseError(0, f'"coa" is invalid {of_proto}')
+
+
+def _check_mip6(mode: int | None, kinds: set[str], coa: bool, of_proto: str) -> None:
+    if kinds:
+        raise ParseError(0, f"ALGO is invalid {of_proto}")
+    if mode is None:
+        raise ParseError(0, f'"mode" is required {of_proto}')
+    if mode not in _MIP6_MODES:
+        raise ParseError(0, f"MODE value is invalid {of_proto}")
+    if not coa:
+        raise ParseError(0, f'"coa" is required {of_proto}')
+
+
+def take_id(cursor: Cursor, resolve: Resolve) -> StateId:
+    """All words of `state delete` or `get`."""
+    x = read(cursor, IDENTITY, resolve)
+    if x.id is None:
+        raise ParseError(0, "RTNETLINK answers: Invalid argument")
+    saddr, daddr = x.id.addresses(_family(x))
+    return StateId(daddr, x.id.spi, x.id.proto or 0, _family(x), x.mark.v & x.mark.m, saddr)
+
+
+def take_allocspi(cursor: Cursor, resolve: Resolve) -> tuple[LarvalConfig, int, int]:
+    """All words of `state allocspi`: what is wanted, and the range of SPIs."""
+    x = read(cursor, ALLOCSPI, resolve)
+    identity = _needed(x)
+    if identity.spi:
+        raise ParseError(0, '"spi" is invalid')
+    low, high = _range(x, identity.proto or 0)
+    saddr, daddr = identity.addresses(_family(x))
+    wanted = LarvalConfig(
+        daddr=daddr,
+        saddr=saddr,
+        proto=identity.proto or 0,
+        family=_family(x),
+        mode=x.mode or 0,
+        reqid=x.reqid,
+        seq=x.seq,
+        mark=x.mark,
+        if_id=x.if_id,
+        direction=x.direction,
+        pcpu=x.pcpu,
+    )
+    return wanted, low, high
+
+
+def _range(x: Draft, proto: int) -> tuple[int, int]:
+    if x.low is None and x.high is None:
+        return _SPI_RANGE.get(proto, _SPI_RANGE_DEFAULT)
+    if x.high is None:
+        raise ParseError(0, '"max" is missing')
+    if x.low is None:
+        raise ParseError(0, '"min" is missing')
+    if x.low > x.high:
+        raise ParseError(0, 'value after "min" is larger than value after "max"')
+    return x.low, x.high
