@@ -114,10 +114,10 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     names = list(dict.fromkeys(name for row in rows for name in row))
     cells = [[_cell(row.get(name, "")) for name in names] for row in rows]
     widths = [max(len(name), *(len(line[i]) for line in cells)) for i, name in enumerate(names)]
-    lines = [names, *cells]
-    return "\n".join(
-        "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in lines
+    padded = (
+        [cell.rjust(width) for cell, width in zip(line, widths, strict=True)] for line in [names, *cells]
     )
+    return "\n".join("  ".join(line) for line in padded)
 
 
 def _cell(value: Any) -> str:
@@ -130,6 +130,5 @@ def finish(rows: Sequence[dict[str, Any]], arguments: Sequence[str]) -> None:
     """Print the table; with --json FILE write it there too."""
     print(table(rows))
     if "--json" in arguments:
-        Path(arguments[list(arguments).index("--json") + 1]).write_text(
-            json.dumps(list(rows), indent=1) + "\n"
-        )
+        file = Path(arguments[list(arguments).index("--json") + 1])
+        file.write_text(json.dumps(list(rows), indent=1) + "\n")

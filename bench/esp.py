@@ -99,9 +99,7 @@ def raw(algorithm: str, sizes: tuple[int, ...], seconds: float) -> dict[str, flo
     """Measure seal and open_ alone: jobs made beforehand, no header, table or counter."""
     out, _ = gateways(1, algorithm)
     ring = out.keyring
-    row = out.states.rows[
-        0 if out.states.rows[0]["serial"] else int(np.flatnonzero(out.states.rows["serial"])[0])
-    ]
+    row = next(iter(out.states)).record
     lengths = [(sizes[i % len(sizes)] + 2 + int(row["block"]) - 1) // int(row["block"]) * int(row["block"])
                for i in range(BATCH)]  # fmt: skip
     data = np.frombuffer(bytearray(os.urandom(2048 * BATCH)), np.uint8)
@@ -157,13 +155,8 @@ def main(arguments: list[str]) -> None:
             alone = raw(algorithm, sizes, seconds)
             for flows in (1, 1000) if quick else (1, 1000, 100_000):
                 found = path(flows, algorithm, sizes, seconds)
-                row: dict[str, Any] = {
-                    "algorithm": algorithm,
-                    "bytes": name,
-                    "flows": flows,
-                    **found,
-                    **alone,
-                }
+                row: dict[str, Any] = {"algorithm": algorithm, "bytes": name, "flows": flows}
+                row |= found | alone
                 row["encap of raw"] = found["encap Gb/s"] / alone["raw seal Gb/s"]
                 row["decap of raw"] = found["decap Gb/s"] / alone["raw open Gb/s"]
                 if algorithm == "AES-GCM-128" and name in scapy:

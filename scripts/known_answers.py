@@ -14,6 +14,16 @@ from scapy.utils import RawPcapReader
 
 DATA = Path("tests/captures/data")
 OUT = Path("src/uxfrm/datapath/crypto/known_answers_data.py")
+HEADER = '''"""ESP packets that a Linux kernel sealed, made by scripts/known_answers.py from recorded captures.
+
+Each row: (source, AEAD, auth, cipher, ESN, the packet from SPI to ICV); an algorithm is (kernel name, key in
+hex, ICV bits; 0: the default). The keys protected nothing but these recordings.
+"""
+
+Named = tuple[str, str, int]
+Row = tuple[str, Named | None, Named | None, Named | None, bool, str]
+
+ROWS: tuple[Row, ...] = ('''
 HOST_B = bytes.fromhex("02000000000b")
 
 
@@ -64,18 +74,7 @@ def main() -> None:
                 esp.hex(),
             )
         )
-    lines = [
-        '"""ESP packets that a Linux kernel sealed, made by scripts/known_answers.py from recorded captures.',
-        "",
-        "Each row: (source, AEAD, auth, cipher, ESN, the packet from SPI to ICV); an algorithm is",
-        "(kernel name, key in hex, ICV bits; 0: the default). The keys protected nothing but these recordings.",
-        '"""',
-        "",
-        "Row = tuple[str, tuple[str, str, int] | None, tuple[str, str, int] | None, tuple[str, str, int] | None,",
-        "            bool, str]",
-        "",
-        "ROWS: tuple[Row, ...] = (",
-    ]
+    lines = HEADER.splitlines()
     for source, aead, auth, enc, esn, packet in rows:
         parts = [f'        "{source}",']
         for value in (aead, auth, enc):

@@ -207,7 +207,9 @@ def check_any(raw: bytes) -> None:
     alone = Batch.pack([raw])
     p = alone.packets[0]
     bare = Batch.view(
-        alone.data[p["offset"] : p["offset"] + p["length"]].copy(), np.zeros(1, np.int64), np.array([len(raw)])
+        alone.data[p["offset"] : p["offset"] + p["length"]].copy(),
+        np.zeros(1, np.int64),
+        np.array([len(raw)]),
     )
     assert parse(bare.data, bare.packets, 0) == result
     if result == 0:

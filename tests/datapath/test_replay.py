@@ -103,11 +103,11 @@ class Slow:
 
     @property
     def bits(self) -> int:
-        """Where the seen numbers of the window must be: s at (s-1) mod window, or top-s for legacy."""
+        """Where the window's seen numbers must be: the low half s at (s-1) mod window; top-s for legacy."""
         inside = [n for n in self.seen if n > self.top - self.window]
         if self.engine == "legacy":
             return sum(1 << (self.top - n) for n in inside)
-        return sum(1 << (n - 1) % self.window for n in inside)
+        return sum(1 << (n % LOW - 1) % self.window for n in inside)
 
 
 @st.composite
@@ -157,6 +157,25 @@ def test_a_window_decides_as_one_that_forgets_nothing(
 def test_the_high_half_is_that_of_the_only_number_above_the_bottom(top: int, w: int, seq: int) -> None:
     expected = Slow("esn", w, top).number(seq)
     assert infer_high(seq, top % LOW, top // LOW, w) == expected // LOW % LOW
+
+
+@pytest.mark.parametrize(
+    ("start", "seq", "top"),
+    [
+        (0, LOW - 1, 0),  # below 0: only a bit is set
+        (5, LOW - 3, 5),
+        (LOW, LOW - 1, LOW),
+        (2**64 - 1, 1, 1),  # beyond 2^64: the high half starts again
+    ],
+)
+def test_the_difference_of_high_halves_is_a_signed_32_bit_number(start: int, seq: int, top: int) -> None:
+    """Follows: xfrm_replay_advance_esn, int wrap = seq_hi - replay_esn->seq_hi."""
+    window = Window("esn", 64, start)
+    assert window.take(seq)
+    assert not window.take(seq)
+    replay = window.replay
+    assert isinstance(replay, ReplayEsn)
+    assert replay.seq_hi * LOW + replay.seq == top
 
 
 W = 32  # the widest that all three engines have
@@ -283,9 +302,7 @@ def recorded() -> list[Any]:
         ):
             if seq == "0x10":
                 engine = "esn" if "flag esn" in text else "bitmap"
-                found[engine + window] = pytest.param(
-                    engine, int(window), words.split(), id=path.parent.name
-                )
+                found[engine + window] = pytest.param(engine, int(window), words.split(), id=path.parent.name)
         for bitmap in re.findall(r"anti-replay context: seq 0x10, oseq 0x0, bitmap 0x(\w+)", text):
             found["legacy" + bitmap] = pytest.param("legacy", 32, [bitmap], id=path.parent.name)
     return list(found.values())

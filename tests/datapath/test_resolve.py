@@ -276,9 +276,7 @@ def test_level_use_is_skipped_without_a_state() -> None:
     assert host.outcome() == Outcome.OUT_NO_STATE
     tunnel = host.state()
     assert host.resolve().states == (tunnel,)
-    inner = host.state(
-        proto=51, reqid=2, spi=5, mode=Mode.TRANSPORT, daddr=FLOW.daddr, saddr=FLOW.saddr
-    )
+    inner = host.state(proto=51, reqid=2, spi=5, mode=Mode.TRANSPORT, daddr=FLOW.daddr, saddr=FLOW.saddr)
     assert host.resolve().states == (inner, tunnel)
 
 

@@ -135,13 +135,11 @@ def test_an_algorithm_that_no_engine_has_leaves_nothing_behind() -> None:
     sad = Sad()
     waiting = sad.alloc(0x500, 0x500)
     sad.no_engine = True
-    generation = sad.table.generation
     assert refusal(sad.add)[0] == errno.ENOSYS
     assert refusal(sad.update, spi=0x500)[0] == errno.ENOSYS
     assert list(sad.table) == [waiting]
     assert sad.installed == []
     assert refusal(sad.db.get, name())[0] == errno.ESRCH
-    assert sad.table.generation != generation or len(sad.table) == 1
 
 
 def insert_larval(sad: Sad, **change: Any) -> State:
@@ -333,9 +331,7 @@ def test_a_deleted_state_is_gone_everywhere_and_says_its_last_word() -> None:
     sad.add()
 
 
-@pytest.mark.parametrize(
-    ("proto", "gone"), [(0, 4), (ANY_IPSEC, 4), (ESP, 2), (AH, 1), (COMP, 1), (IPIP, 0)]
-)
+@pytest.mark.parametrize(("proto", "gone"), [(0, 4), (ANY_IPSEC, 4), (ESP, 2), (AH, 1), (COMP, 1), (IPIP, 0)])
 def test_flush(proto: int, gone: int) -> None:
     sad = Sad()
     sad.add()

@@ -1,4 +1,4 @@
-"""What makes a state impossible: every refusal with the kernel's errno and words (xfrm-semantics 3.1, 3.2)."""
+"""What makes a state impossible: every refusal, with the kernel's words (xfrm-semantics 3.1, 3.2)."""
 
 from __future__ import annotations
 

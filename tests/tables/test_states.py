@@ -122,9 +122,7 @@ class Machine(RuleBasedStateMachine):
             between = [e.state for e in to if e.config.saddr == saddr]
             for_mark = [e for e in to if mark & e.config.mark.m == e.config.mark.v]
             by_spi = [e.state for e in for_mark if (e.config.spi, e.config.proto) == (spi, proto)]
-            by_addresses = [
-                e.state for e in for_mark if (e.config.saddr, e.config.proto) == (saddr, proto)
-            ]
+            by_addresses = [e.state for e in for_mark if (e.config.saddr, e.config.proto) == (saddr, proto)]
             assert self.table.find(daddr, spi, proto, family, mark) is next(iter(by_spi), None)
             found = self.table.find_by_addresses(daddr, saddr, proto, family, mark)
             assert found is next(iter(by_addresses), None)

@@ -59,8 +59,9 @@ class Lines:
         spi = "-" if r.spi is None else f"0x{r.spi:08x}"
         outer = f"{r.source} > {r.destination}"
         fate = self._fate(r)
+        clock = f"{self._clock}.{rest // 1000:06d}"
         return (
-            f"{r.frame:>7} {self._clock}.{rest // 1000:06d} {r.direction:<3} {outer:<33} {r.proto:<6} {spi:<10} "
+            f"{r.frame:>7} {clock} {r.direction:<3} {outer:<33} {r.proto:<6} {spi:<10} "
             f"{'-' if r.seq is None else r.seq:>8} {'-' if r.reqid is None else r.reqid:>6} "
             f"{'-' if r.policy_index is None else r.policy_index:>6} {fate}\n"
         )

@@ -28,7 +28,7 @@ from uxfrm.explain.report import WORDS, Report
 from uxfrm.model.address import Address, parse
 from uxfrm.namespace import Namespace
 from uxfrm.replay.host import Host
-from uxfrm.replay.setup import apply_setup
+from uxfrm.replay.setup import Interfaces, apply_setup
 from uxfrm.replay.summary import Summary
 from uxfrm.replay.tables import write_tables
 
@@ -39,7 +39,7 @@ COOKED = frozenset({LINUX_SLL, LINUX_SLL2})
 _SELDOM = frozenset({"undecided"})
 
 
-class _Mac(click.ParamType):
+class _Mac(click.ParamType[bytes]):
     name = "MAC"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> bytes:
@@ -54,7 +54,7 @@ class _Mac(click.ParamType):
         return found
 
 
-class _AddressType(click.ParamType):
+class _AddressType(click.ParamType[bytes]):
     name = "ADDRESS"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Address:
@@ -114,7 +114,8 @@ def _write_inner(capture: PcapngWriter, report: Report) -> None:
 )
 @click.option("--quiet", "-q", is_flag=True, help="Only the summary.")
 @click.option("--only", type=click.Choice(sorted(set(WORDS.values()) - _SELDOM)), multiple=True,
-              help="Show only frames with this outcome; may be repeated. The summary counts all.")  # fmt: skip
+              help="Show only frames with this outcome; may be repeated. The summary counts all "
+                   "frames.")  # fmt: skip
 @click.option("--fresh", is_flag=True,
               help="Ignore counters, sequence numbers and replay windows in pasted tables: use it where the "
                    "tables were printed after the capture was taken.")  # fmt: skip
@@ -162,7 +163,8 @@ def replay(
         with compiling():
             compiled.ready()
         namespace = Namespace(randbytes=os.urandom, engines=engines or None, now_s=frames.start_s)
-        problems = _set_up(namespace, setups, fresh)
+        interfaces = Interfaces()
+        problems = _set_up(namespace, setups, fresh, interfaces)
         _check_directions(frames, mac, local)
         host = Host(namespace, mac, frozenset(local))
         sinks = _sinks(as_json, quiet, only, written, files)
@@ -174,7 +176,7 @@ def replay(
         for problem in reader.problems:
             click.echo(problem, err=True)
     if tables is not None:
-        _try(lambda: write_tables(namespace, tables))
+        _try(lambda: write_tables(namespace, tables, interfaces.name))
     _close(sinks, host, as_json, quiet)
     if problems:
         sys.exit(EXIT_PROBLEMS)
@@ -218,13 +220,15 @@ class _Frames(Iterator[FrameBatch]):
         return next(self._reader)
 
 
-def _set_up(namespace: Namespace, setups: tuple[str, ...], fresh: bool) -> list[str]:
+def _set_up(
+    namespace: Namespace, setups: tuple[str, ...], fresh: bool, interfaces: Interfaces
+) -> list[str]:
     """Apply the setup files; return the problems, which have been printed."""
     problems: list[str] = []
     for name in setups:
         try:
             with open(name, encoding="utf-8", errors="replace") as file:
-                problems += apply_setup(namespace, file, name, fresh)
+                problems += apply_setup(namespace, file, name, fresh, interfaces)
         except OSError as error:
             _fail(f"{name}: {error.strerror}")
     for problem in problems:

@@ -26,7 +26,8 @@ class Context:
     """One namespace's data path: everything but the code of the two directions.
 
     `attend` is told the notices of a run: int64[n, 2] of rows and limits.NOTICE_*.
-    `randbytes` gives IVs; `is_local` tells whether an address is the host's own (None: nobody knows); without it nobody knows any.
+    `randbytes` gives IVs; `is_local` tells whether an address is the host's own, None where nobody knows;
+    without it nobody knows of any.
     """
 
     def __init__(

@@ -1,8 +1,9 @@
 """The flow table: what was decided for a flow, so that Python decides once.
 
-A hash table with few probes and bounded size: whatever arrives, it never grows beyond its limit, and a
-flood of flows only evicts. Entries are overwritten, never removed, so a probe may stop at an empty one. A key is the whole flow with the genids of the states a received packet passed; an entry
-holds for as long as the generations it was made under stand.
+A hash table with few probes and bounded size: whatever arrives, it never grows beyond its limit, and a flood
+of flows only evicts. Entries are overwritten, never removed, so a probe may stop at an empty one. A key is
+the whole flow with the genids of the states a received packet passed; an entry holds for as long as the
+generations it was made under stand.
 """
 
 from __future__ import annotations

@@ -138,7 +138,7 @@ def _compiled_put32(data: Any, at: Any, value: Any) -> Any:
 @overload(_copy)
 def _compiled_copy(data: Any, to: Any, source: Any, at: Any, count: Any) -> Any:
     def implementation(data: Any, to: Any, source: Any, at: Any, count: Any) -> Any:
-        return _move(data, to, source, at, count)
+        return _move(data, to, source, at, count)  # type: ignore[call-arg]
 
     return implementation
 

@@ -197,16 +197,14 @@ def _addresses(head: bytes) -> tuple[str, str]:
 
 def _worded(
     reason: str,
-    proto: int,
-    common: _Common,
+    proto: str,
     detail: str,
     spi: int,
     seq: int,
-    seq_hi: int,
     top: int,
     window: int,
 ) -> str:
     """Fill in what differs by packet."""
     return reason.format(
-        proto=common.proto.upper(), spi=f"0x{spi:08x}", seq=seq, top=top, window=window, detail=detail
+        proto=proto.upper(), spi=f"0x{spi:08x}", seq=seq, top=top, window=window, detail=detail
     )

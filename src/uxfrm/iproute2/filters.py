@@ -1,4 +1,4 @@
-"""What `list` and `deleteall` pick: states and policies of which every said field agrees, as `ip` compares."""
+"""What `list` and `deleteall` pick: states and policies of which every field that was said agrees."""
 
 from __future__ import annotations
 

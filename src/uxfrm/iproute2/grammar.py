@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from uxfrm.iproute2 import names
-from uxfrm.iproute2.words import Cursor, ParseError, twice, unsigned, wrong
+from uxfrm.iproute2.words import Cursor, ParseError, shown, twice, unsigned, wrong
 from uxfrm.model.address import AF_INET, AF_INET6, AF_UNSPEC, ANY4, BITS, Address, any_address, family
 from uxfrm.model.flow import PROTO_COMP, PROTO_DSTOPTS, PROTO_ROUTING
 from uxfrm.model.lifetime import LifetimeConfig
@@ -80,7 +80,7 @@ def take_prefix(cursor: Cursor, af: int = AF_UNSPEC) -> tuple[Address, int]:
     found = parse_prefix(word, af)
     if found is None:
         kind = {AF_INET: "inet", AF_INET6: "inet6"}.get(af, "any valid")
-        raise ParseError(0, f'Error: {kind} prefix is expected rather than "{word}".')
+        raise ParseError(0, f'Error: {kind} prefix is expected rather than "{shown(word)}".')
     return found
 
 
@@ -89,7 +89,7 @@ def take_address(cursor: Cursor) -> Address:
     word = cursor.take()
     found = ANY4 if word in _WILD else parse_address(word)
     if found is None:
-        raise ParseError(0, f'Error: any valid address is expected rather than "{word}".')
+        raise ParseError(0, f'Error: any valid address is expected rather than "{shown(word)}".')
     return found
 
 
@@ -222,9 +222,12 @@ class Upper:
     proto: int = 0
     ports: dict[str, int] = field(default_factory=dict)
     key: int | None = None
+    strict: bool = True
 
     def check(self) -> None:
         """Refuse words that do not go with the protocol."""
+        if not self.strict:
+            return
         name = names.name(names.PROTOCOL, self.proto)
         rules = (
             (("sport", "dport"), names.PORTED | {0}, '"sport" and "dport" are'),
@@ -249,9 +252,14 @@ class Upper:
         return found
 
 
-def take_selector(cursor: Cursor, resolve: Resolve, default: int = AF_UNSPEC) -> Selector:
-    """Take SELECTOR, possibly of no words; its family is `default` where no address says one."""
-    ends, upper, ifindex = Ends(), Upper(), 0
+def take_selector(
+    cursor: Cursor, resolve: Resolve, default: int = AF_UNSPEC, strict: bool = True
+) -> Selector:
+    """Take SELECTOR, possibly of no words; its family is `default` where no address says one.
+
+    Not `strict`, it takes ports with any protocol, as dumps have them.
+    """
+    ends, upper, ifindex = Ends(), Upper(strict=strict), 0
     while cursor:
         keyword = cursor.here
         if cursor.follows("src", "dst"):
@@ -271,9 +279,7 @@ def take_selector(cursor: Cursor, resolve: Resolve, default: int = AF_UNSPEC) ->
             break
     af = ends.family or default
     src, dst = ends.src or (any_address(af), 0), ends.dst or (any_address(af), 0)
-    return Selector(
-        af, dst[0], src[0], dst[1], src[1], proto=upper.proto, ifindex=ifindex, **upper.fields()
-    )
+    return Selector(af, dst[0], src[0], dst[1], src[1], proto=upper.proto, ifindex=ifindex, **upper.fields())
 
 
 def _take_device(cursor: Cursor, resolve: Resolve) -> int:
@@ -309,7 +315,8 @@ def _take_upper_words(cursor: Cursor, upper: Upper) -> None:
             upper.proto = cursor.chosen(_protocol, "PROTO value is invalid")
         elif cursor.follows(*_PORT_BITS):
             why = f'value after "{keyword}" is invalid'
-            upper.ports[keyword] = cursor.number(_PORT_BITS[keyword], why)
+            bits = _PORT_BITS[keyword] if upper.strict else 16
+            upper.ports[keyword] = cursor.number(bits, why)
         else:
             return
 

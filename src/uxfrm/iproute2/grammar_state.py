@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from uxfrm.iproute2 import names
+from uxfrm.iproute2.algorithms import KINDS, Wanted, check_protocol, take_algorithm
 from uxfrm.iproute2.grammar import (
-    MIP6,
     Identity,
     Once,
     Resolve,
@@ -22,17 +22,25 @@ from uxfrm.iproute2.grammar import (
     take_selector,
     take_word,
 )
-from uxfrm.iproute2.words import Cursor, ParseError, twice, unsigned, wrong
-from uxfrm.model import algorithm as algo
+from uxfrm.iproute2.words import HIDDEN, Cursor, ParseError, wrong
 from uxfrm.model.address import AF_INET, AF_UNSPEC, Address, any_address
-from uxfrm.model.algorithm import Algorithm
 from uxfrm.model.dump import LarvalConfig, StateId
-from uxfrm.model.flow import PROTO_AH, PROTO_COMP, PROTO_ESP
+from uxfrm.model.flow import PROTO_COMP
 from uxfrm.model.lifetime import UNLIMITED, LifetimeConfig
 from uxfrm.model.mark import NO_MARK, Mark
 from uxfrm.model.policy import Offload, SecurityContext
 from uxfrm.model.selector import ANYTHING, Selector
-from uxfrm.model.state import AF_UNSPEC_FLAG, ESN, PLAIN, Encap, Rare, ReplayEsn, ReplayLegacy, SaDir, StateConfig
+from uxfrm.model.state import (
+    AF_UNSPEC_FLAG,
+    ESN,
+    PLAIN,
+    Encap,
+    Rare,
+    ReplayEsn,
+    ReplayLegacy,
+    SaDir,
+    StateConfig,
+)
 from uxfrm.model.template import Mode
 
 LEGACY_WINDOW = 32
@@ -48,7 +56,7 @@ class Draft:
     resolve: Resolve
     id: Identity | None = None
     mode: int | None = None
-    algorithms: dict[str, tuple[str, str, bytes, int]] = field(default_factory=dict)
+    algorithms: dict[str, Wanted] = field(default_factory=dict)
     mark: Mark = NO_MARK
     reqid: int = 0
     seq: int = 0
@@ -69,6 +77,7 @@ class Draft:
     pcpu: int | None = None
     low: int | None = None
     high: int | None = None
+    after_key: int = -1  # where a word may be a key's second half
     once: Once = field(default_factory=Once)
 
 
@@ -170,47 +179,12 @@ def _offload(cursor: Cursor, x: Draft) -> None:
     x.offload = Offload(ifindex, flags | (2 if inbound else 0))
 
 
-# -- algorithms: ALGO-TYPE ALGO-NAME [ ALGO-KEYMAT [ ALGO-ICV-LEN ] ]
-
-_KINDS = {"enc": "enc", "auth": "auth", "auth-trunc": "auth", "aead": "aead", "comp": "comp"}
-_LENGTHS = {"aead": "ALGO-ICV-LEN", "auth-trunc": "ALGO-TRUNC-LEN"}
-
-
 def _algorithm(cursor: Cursor, x: Draft) -> None:
-    word = cursor.behind
-    kind = _KINDS[word]
-    if kind in x.algorithms or ({kind} | x.algorithms.keys()) >= {"enc", "aead"}:
-        raise twice("ALGO-TYPE", word)
-    name, key, bits = _required(cursor, "ALGO-NAME"), b"", 0
-    if word != "comp":
-        key = _key(_required(cursor, "ALGO-KEYMAT"))
-    if word in _LENGTHS:
-        length = _required(cursor, _LENGTHS[word])
-        found = unsigned(length, 32)
-        if found is None:
-            raise wrong(length, f"{_LENGTHS[word]} value is invalid")
-        bits = found
-    x.algorithms[kind] = (word, name, key, bits)
+    take_algorithm(cursor, x.algorithms)
+    x.after_key = cursor.at
 
 
-def _required(cursor: Cursor, what: str) -> str:
-    if not cursor:
-        raise ParseError(0, f'Error: argument "{what}" is required')
-    return cursor.take()
-
-
-def _key(word: str) -> bytes:
-    """Hexadecimal after 0x, else the word's own bytes. What is wrong with it is not told: it is a key."""
-    if word[:2] not in ("0x", "0X"):
-        return word.encode(errors="surrogateescape")
-    digits = word[2:]
-    try:
-        return bytes.fromhex("0" * (len(digits) % 2) + digits)
-    except ValueError:
-        raise wrong("...", "ALGO-KEYMAT value is invalid") from None
-
-
-_ALGORITHM: dict[str, Reader] = dict.fromkeys(_KINDS, _algorithm)
+_ALGORITHM: dict[str, Reader] = dict.fromkeys(KINDS, _algorithm)
 
 ADD: dict[str, Reader] = _ALGORITHM | {
     "mode": _mode,
@@ -261,7 +235,7 @@ def read(cursor: Cursor, table: dict[str, Reader], resolve: Resolve) -> Draft:
         elif x.id is None:
             x.id = take_identity(cursor)
         else:
-            raise wrong(cursor.take(), "unknown")
+            raise wrong(HIDDEN if x.after_key == cursor.at else cursor.here, "unknown")
     return x
 
 
@@ -280,7 +254,7 @@ def take_config(cursor: Cursor, resolve: Resolve) -> StateConfig:
     proto = identity.proto or 0
     check_protocol(proto, x.mode, set(x.algorithms), x.coaddr is not None)
     saddr, daddr = identity.addresses(_family(x))
-    made = {kind: _made(*spec) for kind, spec in x.algorithms.items()}
+    made = {kind: wanted.made() for kind, wanted in x.algorithms.items()}
     rare = Rare(coaddr=x.coaddr, context=x.context, offload=x.offload, pcpu=x.pcpu)
     return StateConfig(
         daddr=daddr,
@@ -298,7 +272,7 @@ def take_config(cursor: Cursor, resolve: Resolve) -> StateConfig:
         comp=made.get("comp"),
         replay_window=0 if esn else x.window,
         replay=ReplayLegacy() if esn else ReplayLegacy(x.replay.get("oseq", 0), x.replay.get("seq", 0)),
-        replay_esn=ReplayEsn((x.window + 31) // 32, x.window, **x.replay) if esn else None,
+        replay_esn=_esn(x) if esn else None,
         flags=x.flags,
         extra_flags=x.extra_flags,
         encap=x.encap,
@@ -336,61 +310,10 @@ def _wants_esn(x: Draft) -> bool:
     return x.window > LEGACY_WINDOW or bool(x.flags & ESN)
 
 
-def _made(word: str, name: str, key: bytes, bits: int) -> Algorithm:
-    if word == "aead":
-        return algo.aead(name, key, bits)
-    if word == "auth-trunc":
-        return algo.auth_trunc(name, key, bits)
-    return {"auth": algo.auth, "enc": algo.crypt, "comp": algo.comp}[word](name, key)
-
-
-_TUNNELS = (Mode.TRANSPORT, Mode.TUNNEL)
-_MODES = {PROTO_ESP: (*_TUNNELS, Mode.BEET, Mode.IPTFS), PROTO_AH: _TUNNELS, PROTO_COMP: _TUNNELS}
-_MIP6_MODES = (Mode.ROUTEOPTIMIZATION, Mode.IN_TRIGGER)
-# Per protocol: the kinds refused and of what `ip` then speaks, the kinds of which one must be there.
-_ALGORITHMS = {
-    PROTO_ESP: ({"comp"}, 'value "comp" is', {"enc", "aead"}, '"enc" or "aead"'),
-    PROTO_AH: (
-        {"enc", "aead", "comp"},
-        'values "enc", "aead", and "comp" are',
-        {"auth"},
-        '"auth" or "auth-trunc"',
-    ),
-    PROTO_COMP: (
-        {"enc", "auth", "aead"},
-        'values "enc", "auth", "auth-trunc", and "aead" are',
-        {"comp"},
-        '"comp"',
-    ),
-}
-
-
-def check_protocol(proto: int, mode: int | None, kinds: set[str], coa: bool) -> None:
-    """Refuse what `ip` refuses before it asks the kernel."""
-    of_proto = f'with XFRM-PROTO value "{names.name(names.XFRM_PROTO, proto)}"'
-    if proto in MIP6:
-        _check_mip6(mode, kinds, coa, of_proto)
-        return
-    if mode is not None and mode not in _MODES[proto]:
-        raise ParseError(0, f"MODE value is invalid {of_proto}")
-    refused, subject, needed, choice = _ALGORITHMS[proto]
-    if kinds & refused:
-        raise ParseError(0, f"ALGO-TYPE {subject} invalid {of_proto}")
-    if not kinds & needed:
-        raise ParseError(0, f"ALGO-TYPE value {choice} is required {of_proto}")
-    if coa:
-        raise ParseError(0, f'"coa" is invalid {of_proto}')
-
-
-def _check_mip6(mode: int | None, kinds: set[str], coa: bool, of_proto: str) -> None:
-    if kinds:
-        raise ParseError(0, f"ALGO is invalid {of_proto}")
-    if mode is None:
-        raise ParseError(0, f'"mode" is required {of_proto}')
-    if mode not in _MIP6_MODES:
-        raise ParseError(0, f"MODE value is invalid {of_proto}")
-    if not coa:
-        raise ParseError(0, f'"coa" is required {of_proto}')
+def _esn(x: Draft) -> ReplayEsn:
+    said = x.replay.get
+    counters = said("oseq", 0), said("seq", 0), said("oseq_hi", 0), said("seq_hi", 0)
+    return ReplayEsn((x.window + 31) // 32, x.window, *counters)
 
 
 def take_id(cursor: Cursor, resolve: Resolve) -> StateId:

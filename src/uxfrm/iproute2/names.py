@@ -49,7 +49,7 @@ PROTOCOL: Table = {
     "wesp", 142: "rohc", 143: "ethernet",
 }
 _PROTOCOL_ALIAS = {
-    "hopopt": 0, "ip-encap": 4, "ipsec-esp": 50, "ipsec-ah": 51, "cphb": 73, "ospfigp": 89,
+    "any": 0, "hopopt": 0, "ip-encap": 4, "ipsec-esp": 50, "ipsec-ah": 51, "cphb": 73, "ospfigp": 89,
 }
 # fmt: on
 

@@ -99,10 +99,9 @@ def _identity(x: StateConfig | LarvalConfig | Template, style: Style) -> str:
 
 
 def _window_and_flags(x: StateConfig | LarvalConfig, style: Style) -> str:
-    full = isinstance(x, StateConfig)
-    flags = x.flags if full else 0
-    window = f"replay-window {x.replay_window if full else 0} "
-    extra = x.extra_flags if full else 0
+    flags = x.flags if isinstance(x, StateConfig) else 0
+    extra = x.extra_flags if isinstance(x, StateConfig) else 0
+    window = f"replay-window {x.replay_window if isinstance(x, StateConfig) else 0} "
     if not style.statistics:
         return f"{window}flag {_flags(names.STATE_FLAG, flags)}" if flags else window
     words = _flags(names.STATE_FLAG, flags)
@@ -192,14 +191,13 @@ def _offload(offload: Offload | None, style: Style) -> Iterator[str]:
 
 
 def _trailing_attributes(x: StateConfig | LarvalConfig) -> Iterator[str]:
-    full = isinstance(x, StateConfig)
     if x.if_id:
         yield f"\tif_id 0x{x.if_id:x}"
-    if full and x.tfcpad:
+    if isinstance(x, StateConfig) and x.tfcpad:
         yield f"\ttfcpad {x.tfcpad}"
     if x.direction:
         yield f"\tdir {'in' if x.direction == SaDir.IN else 'out'}"
-    pcpu = x.rare.pcpu if full else x.pcpu
+    pcpu = x.rare.pcpu if isinstance(x, StateConfig) else x.pcpu
     if pcpu is not None:
         yield f"\tpcpu-num {pcpu}"
 

@@ -30,14 +30,23 @@ class ParseError(Exception):
         return f"line {self.line}: {self.text}" if self.line else self.text
 
 
+HIDDEN = "..."
+_LONGEST_NUMBER = len("0x00000000")
+
+
+def shown(word: str) -> str:
+    """`word` as messages may show it: long hexadecimal may be a key in a wrong place."""
+    return HIDDEN if word[:2] in ("0x", "0X") and len(word) > _LONGEST_NUMBER else word
+
+
 def wrong(value: str, why: str) -> ParseError:
     """`ip`'s answer to a value that it does not take."""
-    return ParseError(0, f'Error: argument "{value}" is wrong: {why}')
+    return ParseError(0, f'Error: argument "{shown(value)}" is wrong: {why}')
 
 
 def twice(keyword: str, value: str) -> ParseError:
     """`ip`'s answer to a keyword given twice."""
-    return ParseError(0, f'Error: duplicate "{keyword}": "{value}" is the second value.')
+    return ParseError(0, f'Error: duplicate "{keyword}": "{shown(value)}" is the second value.')
 
 
 class Line(NamedTuple):
@@ -94,31 +103,31 @@ class Cursor:
 
     def __init__(self, words: list[str]) -> None:
         self._words = words
-        self._at = 0
+        self.at = 0
 
     def __bool__(self) -> bool:
-        return self._at < len(self._words)
+        return self.at < len(self._words)
 
     @property
     def here(self) -> str:
         """The word that comes next; "" at the end."""
-        return self._words[self._at] if self else ""
+        return self._words[self.at] if self else ""
 
     def take(self) -> str:
         """The next word, which must be there."""
         if not self:
             raise ParseError(0, 'Command line is not complete. Try option "help"')
-        self._at += 1
-        return self._words[self._at - 1]
+        self.at += 1
+        return self._words[self.at - 1]
 
     def back(self) -> None:
         """Put the word last taken back."""
-        self._at -= 1
+        self.at -= 1
 
     @property
     def behind(self) -> str:
         """The word last taken."""
-        return self._words[self._at - 1]
+        return self._words[self.at - 1]
 
     def peek(self) -> str:
         """The next word, which must be there and is left there."""
@@ -129,7 +138,7 @@ class Cursor:
     def follows(self, *keywords: str) -> bool:
         """True, and one word further, when the next word is one of `keywords`."""
         if self and self.here in keywords:
-            self._at += 1
+            self.at += 1
             return True
         return False
 

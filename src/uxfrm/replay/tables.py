@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from uxfrm.iproute2.output import show_policy, show_state
+from uxfrm.model.dump import StateDump
 from uxfrm.model.outcome import show_counters
 from uxfrm.namespace import Namespace
 
 
-def write_tables(namespace: Namespace, directory: Path) -> None:
+def write_tables(namespace: Namespace, directory: Path, name_of: Callable[[int], str]) -> None:
     """Write state.txt, policy.txt and xfrm_stat.txt. OSError where that cannot be.
 
     state.txt holds keys, as `ip -s xfrm state` does: only the owner may read it.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    _write(directory / "state.txt", "".join(show_state(dump) for dump in namespace.dump_states()))
-    _write(directory / "policy.txt", "".join(show_policy(dump) for dump in namespace.dump_policies()))
+    states = (show_state(_without_lastused(dump), name_of=name_of) for dump in namespace.dump_states())
+    policies = (show_policy(dump, name_of=name_of) for dump in namespace.dump_policies())
+    _write(directory / "state.txt", "".join(states))
+    _write(directory / "policy.txt", "".join(policies))
     _write(directory / "xfrm_stat.txt", show_counters(namespace.counters()))
+
+
+def _without_lastused(dump: StateDump) -> StateDump:
+    """As kernels before 6.2, which tell the time of last use of MIPv6 states only."""
+    return replace(dump, lastused=0)
 
 
 def _write(path: Path, text: str) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from uxfrm.datapath.crypto import batch
+from uxfrm.datapath.crypto import batch, single
 from uxfrm.datapath.crypto.known_answers_data import ROWS, Row
 from uxfrm.model import algorithm as algo
 from uxfrm.model.algorithm import Algorithm
@@ -54,19 +54,19 @@ def _round(keyring: Keyring, slot: int, packet: bytes, high: int) -> bool:
     if icv:
         damaged = sealed.copy()
         damaged[-1] ^= 1
-        if _run(batch.open_, keyring, damaged, job) != batch.MISMATCH:
+        if _run(batch.open_, keyring, damaged, job) != single.MISMATCH:
             return False
     opened = sealed.copy()
-    if _run(batch.open_, keyring, opened, job) != batch.OK:
+    if _run(batch.open_, keyring, opened, job) != single.OK:
         return False
     plain = opened.tobytes()[text : len(packet) - icv]
     padding = plain[-2]
     if plain[-1] not in (4, 41) or plain[-2 - padding : -2] != bytes(range(1, padding + 1)):
         return False
-    return _run(batch.seal, keyring, opened, job) == batch.OK and opened.tobytes() == packet
+    return _run(batch.seal, keyring, opened, job) == single.OK and opened.tobytes() == packet
 
 
 def _run(function: Any, keyring: Keyring, data: Any, job: list[int]) -> int:
     jobs = np.array([job], np.int64)
     function(keyring.functions, keyring.rows, keyring.scratch, data, jobs, 1)
-    return int(jobs[0, batch.RESULT])
+    return int(jobs[0, single.RESULT])

@@ -1,12 +1,11 @@
 """ESP packets that a Linux kernel sealed, made by scripts/known_answers.py from recorded captures.
 
-Each row: (source, AEAD, auth, cipher, ESN, the packet from SPI to ICV); an algorithm is
-(kernel name, key in hex, ICV bits; 0: the default). The keys protected nothing but these recordings.
+Each row: (source, AEAD, auth, cipher, ESN, the packet from SPI to ICV); an algorithm is (kernel name, key in
+hex, ICV bits; 0: the default). The keys protected nothing but these recordings.
 """
 
-Row = tuple[
-    str, tuple[str, str, int] | None, tuple[str, str, int] | None, tuple[str, str, int] | None, bool, str
-]
+Named = tuple[str, str, int]
+Row = tuple[str, Named | None, Named | None, Named | None, bool, str]
 
 ROWS: tuple[Row, ...] = (
     (

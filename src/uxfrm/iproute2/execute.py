@@ -1,0 +1,118 @@
+"""Commands carried out on a namespace: what `ip xfrm` does, and what it prints."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import tzinfo
+from typing import Any
+
+from uxfrm.iproute2 import names, requests
+from uxfrm.iproute2.output import NameOf, show_policy, show_state, unnamed
+from uxfrm.iproute2.requests import Command
+from uxfrm.model.dump import PolicyId, StateDump, StateId
+from uxfrm.namespace import Namespace
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """The namespace, and how it is shown."""
+
+    ns: Namespace
+    statistics: bool
+    zone: tzinfo | None
+    name_of: NameOf
+
+    def states(self, dumps: list[StateDump], nokeys: bool = False) -> str:
+        return "".join(show_state(d, self.statistics, nokeys, self.zone, self.name_of) for d in dumps)
+
+
+def execute(
+    command: Command,
+    namespace: Namespace,
+    statistics: bool = False,
+    zone: tzinfo | None = None,
+    name_of: NameOf = unnamed,
+) -> str:
+    """Do `command`; return what `ip` prints (`statistics`: `ip -s`). Raises the namespace's XfrmError."""
+    return _ACTIONS[type(command)](command, _Run(namespace, statistics, zone, name_of))
+
+
+def _silent(do: Callable[[Any, Namespace], object]) -> Callable[[Any, _Run], str]:
+    def act(command: Any, run: _Run) -> str:
+        do(command, run.ns)
+        return ""
+
+    return act
+
+
+def _state_get(c: requests.StateGet, run: _Run) -> str:
+    return run.states([run.ns.get_state(c.id)])
+
+
+def _state_allocspi(c: requests.StateAllocSpi, run: _Run) -> str:
+    return run.states([run.ns.alloc_spi(c.wanted, c.low, c.high)])
+
+
+def _state_list(c: requests.StateList, run: _Run) -> str:
+    return run.states([dump for dump in run.ns.dump_states() if c.filter.picks(dump)], c.nokeys)
+
+
+def _state_deleteall(c: requests.StateDeleteAll, ns: Namespace) -> None:
+    for dump in [dump for dump in ns.dump_states() if c.filter.picks(dump)]:
+        x = dump.config
+        ns.delete_state(StateId(x.daddr, x.spi, x.proto, x.family, x.mark.v, x.saddr))
+
+
+def _state_count(c: requests.StateCount, run: _Run) -> str:
+    return f"\t SAD count {len(run.ns.states)}\n"
+
+
+def _policy_get(c: requests.PolicyGet, run: _Run) -> str:
+    return show_policy(run.ns.get_policy(c.id), run.statistics, run.zone, run.name_of)
+
+
+def _policy_list(c: requests.PolicyList, run: _Run) -> str:
+    picked = [dump for dump in run.ns.dump_policies() if c.filter.picks(dump)]
+    return "".join(show_policy(dump, run.statistics, run.zone, run.name_of) for dump in picked)
+
+
+def _policy_deleteall(c: requests.PolicyDeleteAll, ns: Namespace) -> None:
+    for p in [dump.config for dump in ns.dump_policies() if c.filter.picks(dump)]:
+        ns.delete_policy(PolicyId(p.direction, index=p.index, type=p.type, mark=p.mark, if_id=p.if_id))
+
+
+def _policy_count(c: requests.PolicyCount, run: _Run) -> str:
+    info = run.ns.policies.info()
+    return f"\t SPD IN  {info.incnt} OUT {info.outcnt} FWD {info.fwdcnt}\n"
+
+
+def _policy_getdefault(c: requests.PolicyGetDefault, run: _Run) -> str:
+    in_, fwd, out = (names.name(names.DEFAULT, action) for action in run.ns.get_default())
+    return f"Default policies:\n in:  {in_}\n fwd: {fwd}\n out: {out}\n"
+
+
+_ACTIONS: Mapping[type, Callable[[Any, _Run], str]] = {
+    requests.StateAdd: _silent(lambda c, ns: ns.add_state(c.config)),
+    requests.StateUpdate: _silent(lambda c, ns: ns.update_state(c.config)),
+    requests.StateDelete: _silent(lambda c, ns: ns.delete_state(c.id)),
+    requests.StateGet: _state_get,
+    requests.StateAllocSpi: _state_allocspi,
+    requests.StateFlush: _silent(lambda c, ns: ns.flush_states(c.proto)),
+    requests.StateDeleteAll: _silent(_state_deleteall),
+    requests.StateList: _state_list,
+    requests.StateCount: _state_count,
+    requests.PolicyAdd: _silent(lambda c, ns: ns.add_policy(c.config)),
+    requests.PolicyUpdate: _silent(lambda c, ns: ns.update_policy(c.config)),
+    requests.PolicyDelete: _silent(lambda c, ns: ns.delete_policy(c.id)),
+    requests.PolicyGet: _policy_get,
+    requests.PolicyDeleteAll: _silent(_policy_deleteall),
+    requests.PolicyList: _policy_list,
+    requests.PolicyFlush: _silent(lambda c, ns: ns.flush_policies(c.type)),
+    requests.PolicyCount: _policy_count,
+    requests.PolicySetThresholds: _silent(lambda c, ns: ns.set_thresholds(c.ipv4, c.ipv6)),
+    requests.PolicySetDefault: _silent(lambda c, ns: ns.set_default(c.in_, c.fwd, c.out)),
+    requests.PolicyGetDefault: _policy_getdefault,
+    requests.RestoreState: _silent(lambda c, ns: ns.restore_state(c.dump)),
+    requests.RestorePolicy: _silent(lambda c, ns: ns.restore_policy(c.dump)),
+}
