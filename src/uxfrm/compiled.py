@@ -87,7 +87,10 @@ def compiled(signature: Any, allocates: bool = False) -> Callable[[F], F]:
         _config.CACHE_DIR = _directory
         try:
             options: dict[str, Any] = {"cache": True, "boundscheck": True, "nogil": True, "_nrt": allocates}
-            dispatcher = numba.njit(**options)(function)
+            dispatcher: Any = numba.njit(**options)(function)
+            # Until `ready` gives it its signature it must not be compiled, nor cached, for another;
+            # disable_compile() would insist on a first signature.
+            dispatcher._can_compile = False
         finally:
             _config.CACHE_DIR = before
         _registered.append((dispatcher, signature, function.__qualname__))
@@ -99,7 +102,8 @@ def compiled(signature: Any, allocates: bool = False) -> Callable[[F], F]:
 def ready(progress: Callable[[int, int, str], None] | None = None) -> None:
     """Compile or load every declared function; `progress(done, total, name)` is told before each.
 
-    Callees are declared before their callers, so compiling in order never compiles anything twice.
+    Callees are declared before their callers: a function that is called before it has its signature is a
+    TypeError here.
     """
     global _done
     total = len(_registered)
@@ -107,6 +111,7 @@ def ready(progress: Callable[[int, int, str], None] | None = None) -> None:
         dispatcher, signature, name = _registered[number]
         if progress is not None:
             progress(number, total, name)
+        dispatcher._can_compile = True
         dispatcher.compile(signature)
         dispatcher.disable_compile()
         _done = number + 1

@@ -10,11 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from uxfrm import compiled
 from uxfrm.datapath import flowtable
 from uxfrm.datapath.batch import Batch
 from uxfrm.datapath.flowtable import ANY_GENERATION, INPUT, INSPECT, KEY_COLUMNS, OUTPUT, FlowTable, flow_key
 from uxfrm.datapath.headers import parse, write_checksum
 from uxfrm.model.outcome import Outcome
+
+compiled.ready()  # the tables of cases below are made of live objects
 
 DELIVERED = int(Outcome.DELIVERED)
 CLEAR = int(Outcome.CLEAR)

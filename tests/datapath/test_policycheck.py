@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from uxfrm import compiled
 from uxfrm.datapath.policycheck import Decision, check
 from uxfrm.model import algorithm as algo
 from uxfrm.model.address import AF_INET, AF_INET6, parse
@@ -18,6 +19,8 @@ from uxfrm.model.state import AF_UNSPEC_FLAG, LifeState, StateConfig
 from uxfrm.model.template import Mode, Template
 from uxfrm.tables.policies import PolicyTable
 from uxfrm.tables.states import State, StateTable
+
+compiled.ready()  # the tables of cases below are made of live objects
 
 A, B, C, OTHER = (parse(text) for text in ("10.0.0.1", "10.0.0.2", "10.0.0.3", "10.9.9.9"))
 A6, B6 = parse("2001:db8::1"), parse("2001:db8::2")

@@ -153,6 +153,22 @@ def test_a_window_decides_as_one_that_forgets_nothing(
         assert fast.bits & (1 << w) - 1 == slow.bits
 
 
+@pytest.mark.parametrize("engine", ["legacy", "bitmap", "esn"])
+@pytest.mark.parametrize("w", [1, 2, 31, 32, 33, 64, 100, 128])
+def test_a_jump_out_of_a_full_window_forgets_what_it_leaves_behind(engine: str, w: int) -> None:
+    """Every old bit that is not cleared would refuse a packet that was never received."""
+    if engine == "legacy":
+        w = min(w, 32)
+    for jump in {1, 2, 3, w // 2 + 1, w - 1, w, w + 1} - {0}:
+        fast, slow = Window(engine, w, 1), Slow(engine, w, 1)
+        for seq in (*range(2, 2 * w + 2), 2 * w + 1 + jump):
+            assert fast.take(seq)
+            slow.advance(seq)
+        assert fast.bits & (1 << w) - 1 == slow.bits
+        for seq in range(2 * w + 1 + jump, w + 1, -1):
+            assert fast.check(seq) == slow.check(seq)
+
+
 @given(st.integers(0, 2**64 - LOW), st.sampled_from([1, 2, 33, 64, 4096]), st.integers(0, LOW - 1))
 def test_the_high_half_is_that_of_the_only_number_above_the_bottom(top: int, w: int, seq: int) -> None:
     expected = Slow("esn", w, top).number(seq)

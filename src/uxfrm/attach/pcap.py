@@ -26,6 +26,7 @@ from typing import BinaryIO, Self
 
 import numpy as np
 
+from uxfrm import compiled
 from uxfrm.attach.pcap_format import (
     PCAP_HEADER,
     PCAP_MAGICS,
@@ -131,6 +132,7 @@ class CaptureReader(Iterator[FrameBatch]):
         self.close()
 
     def __next__(self) -> FrameBatch:
+        compiled.ready()
         return next(self._batches)
 
     def _begin(self) -> Format:

@@ -7,25 +7,28 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
 from uxfrm import compiled
 from uxfrm.attach.pcap import CaptureReader
 
 
-@contextmanager
-def compiling() -> Iterator[None]:
-    """Compile the data path, saying so where it takes more than a moment."""
+def compile_once() -> None:
+    """Compile the data path or load it, saying so where it takes more than a moment."""
     if not compiled.cold():
-        yield
+        compiled.ready()
         return
-    console = Console(stderr=True)
-    with Progress(
-        TextColumn("compiling the data path, once"), BarColumn(), console=console, transient=True
-    ) as bar:
+    columns = (TextColumn("compiling the data path, once"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("", total=None)
         compiled.ready(lambda done, total, _: bar.update(task, completed=done, total=total))
-        yield
 
 
 @contextmanager

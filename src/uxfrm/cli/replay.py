@@ -17,11 +17,10 @@ from typing import BinaryIO
 import click
 import msgspec
 
-from uxfrm import compiled
 from uxfrm.attach.link import LINUX_SLL, LINUX_SLL2
 from uxfrm.attach.pcap import CaptureError, CaptureReader, FrameBatch, open_capture
 from uxfrm.attach.pcapng_writer import PcapngWriter
-from uxfrm.cli.progress import compiling, reading
+from uxfrm.cli.progress import compile_once, reading
 from uxfrm.cli.render import Lines, header, json_lines
 from uxfrm.cli.show import show_summary
 from uxfrm.explain.report import WORDS, Report
@@ -159,9 +158,8 @@ def replay(
     except (CaptureError, OSError) as error:
         _fail(str(error))
     with reader, ExitStack() as files:
+        compile_once()
         frames = _Frames(reader)
-        with compiling():
-            compiled.ready()
         namespace = Namespace(randbytes=os.urandom, engines=engines or None, now_s=frames.start_s)
         interfaces = Interfaces()
         problems = _set_up(namespace, setups, fresh, interfaces)
@@ -220,9 +218,7 @@ class _Frames(Iterator[FrameBatch]):
         return next(self._reader)
 
 
-def _set_up(
-    namespace: Namespace, setups: tuple[str, ...], fresh: bool, interfaces: Interfaces
-) -> list[str]:
+def _set_up(namespace: Namespace, setups: tuple[str, ...], fresh: bool, interfaces: Interfaces) -> list[str]:
     """Apply the setup files; return the problems, which have been printed."""
     problems: list[str] = []
     for name in setups:

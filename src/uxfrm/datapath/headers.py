@@ -115,6 +115,16 @@ def parse(data: Bytes, packets: Any, i: int) -> int:
     return _NOT_IP
 
 
+@compiled(int64(DATA, int64, int64))
+def _gre_key(data: Bytes, at: int, room: int) -> int:
+    """The 32-bit key of a GRE header (RFC 2890), 0 without one."""
+    flags = int(data[at])
+    where = 8 if flags & 0x80 else 4
+    if not flags & 0x20 or room < where + 4:
+        return 0
+    return read32(data, at + where)
+
+
 @compiled(int64(DATA, PACKETS, int64))
 def ports(data: Bytes, packets: Any, i: int) -> int:
     """What Linux takes for ports, as sport << 16 | dport; 0 for fragments and where nothing can be read."""
@@ -133,16 +143,6 @@ def ports(data: Bytes, packets: Any, i: int) -> int:
     if proto == 135 and p["family"] == AF_INET6:
         return int(data[at + 2]) << 16 if room >= 3 else 0
     return 0
-
-
-@compiled(int64(DATA, int64, int64))
-def _gre_key(data: Bytes, at: int, room: int) -> int:
-    """The 32-bit key of a GRE header (RFC 2890), 0 without one."""
-    flags = int(data[at])
-    where = 8 if flags & 0x80 else 4
-    if not flags & 0x20 or room < where + 4:
-        return 0
-    return read32(data, at + where)
 
 
 @compiled(int64(DATA, PACKETS, int64))

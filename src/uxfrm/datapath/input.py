@@ -53,6 +53,20 @@ _DIR_OUT = 2
 _TUNNEL = 1
 
 
+@compiled(int64(DATA, PACKETS, int64, I64S))
+def _encapsulated(data: Bytes, packets: Any, i: int, encap_ports: Int64s) -> int:
+    """Tell ESP in UDP from IKE by the marker (RFC 3948 2.2)."""
+    p = packets[i]
+    at = p["offset"] + p["header"]
+    if p["length"] - p["header"] <= 16 or p["fragment"]:
+        return _PENDING
+    port = read32(data, at) & 0xFFFF
+    for k in range(encap_ports.shape[0]):
+        if encap_ports[k] == port and read32(data, at + 8) != 0:
+            return _UNSUPPORTED_ENCAP
+    return _PENDING
+
+
 @compiled(int64(DATA, PACKETS, I64S, I64S))
 def classify(data: Bytes, packets: Any, encap_ports: Int64s, active: Int64s) -> int:
     """Read every packet's IP header and list those that carry IPsec; return how many.
@@ -74,20 +88,6 @@ def classify(data: Bytes, packets: Any, encap_ports: Int64s, active: Int64s) -> 
         elif proto == _UDP and encap_ports.shape[0]:
             p["outcome"] = _encapsulated(data, packets, i, encap_ports)
     return count
-
-
-@compiled(int64(DATA, PACKETS, int64, I64S))
-def _encapsulated(data: Bytes, packets: Any, i: int, encap_ports: Int64s) -> int:
-    """Tell ESP in UDP from IKE by the marker (RFC 3948 2.2)."""
-    p = packets[i]
-    at = p["offset"] + p["header"]
-    if p["length"] - p["header"] <= 16 or p["fragment"]:
-        return _PENDING
-    port = read32(data, at) & 0xFFFF
-    for k in range(encap_ports.shape[0]):
-        if encap_ports[k] == port and read32(data, at + 8) != 0:
-            return _UNSUPPORTED_ENCAP
-    return _PENDING
 
 
 @compiled(int64(PACKETS, int64))
@@ -241,6 +241,15 @@ def begin(
     return count, made
 
 
+@compiled(int64(ROWS, PACKETS, int64, int64, JOBS))
+def _refusal(rows: Any, packets: Any, i: int, row: int, jobs: Int64s) -> int:
+    """Why `begin` made no job of packet i: its lengths, unless its number is not new after all."""
+    outcome = esp.open_(rows, packets, i, row, jobs, jobs.shape[0] - 1)
+    if outcome == _ICV:
+        rows[row]["stat_failed"] += 1
+    return outcome if outcome else _OLD
+
+
 @compiled(int64(ROWS, I64S, DATA, PACKETS, int64, int64, JOBS, I64S))
 def _judge(
     rows: Any, words: Int64s, data: Bytes, packets: Any, i: int, row: int, jobs: Int64s, found: Int64s
@@ -276,15 +285,6 @@ def _judge(
     x["packets"] += 1
     x["lastused"] = p["time"]
     return 0
-
-
-@compiled(int64(ROWS, PACKETS, int64, int64, JOBS))
-def _refusal(rows: Any, packets: Any, i: int, row: int, jobs: Int64s) -> int:
-    """Why `begin` made no job of packet i: its lengths, unless its number is not new after all."""
-    outcome = esp.open_(rows, packets, i, row, jobs, jobs.shape[0] - 1)
-    if outcome == _ICV:
-        rows[row]["stat_failed"] += 1
-    return outcome if outcome else _OLD
 
 
 @compiled(

@@ -159,6 +159,32 @@ def dont_fragment(data: Bytes, packets: Any, i: int) -> int:
     return 1
 
 
+@compiled(numba.void(ROWS, DATA, *[int64] * 5))
+def _write_outer4(rows: Any, data: Bytes, row: int, at: int, tos: int, whole: int, proto: int) -> None:
+    x = rows[row]
+    keep_whole = whole and not int64(x["flags"]) & _NOPMTUDISC
+    data[at] = 0x45
+    data[at + 1] = tos
+    x["ip_id"] = (x["ip_id"] + 1) & 0xFFFF
+    write16(data, at + 4, x["ip_id"])
+    write16(data, at + 6, 0x4000 if keep_whole else 0)
+    data[at + 8] = _HOP_LIMIT
+    data[at + 9] = proto
+    write32(data, at + 12, x["saddr"][0])
+    write32(data, at + 16, x["daddr"][0])
+
+
+@compiled(numba.void(ROWS, DATA, *[int64] * 5))
+def _write_outer6(rows: Any, data: Bytes, row: int, at: int, tos: int, label: int, proto: int) -> None:
+    x = rows[row]
+    write32(data, at, 0x60000000 | (tos << 20) | label)
+    data[at + 6] = proto
+    data[at + 7] = _HOP_LIMIT
+    for k in range(4):
+        write32(data, at + 8 + 4 * k, x["saddr"][k])
+        write32(data, at + 24 + 4 * k, x["daddr"][k])
+
+
 @compiled(int64(ROWS, DATA, PACKETS, int64, int64, int64, int64))
 def add_tunnel(rows: Any, data: Bytes, packets: Any, i: int, row: int, room: int, proto: int) -> int:
     """Write the outer header `room` bytes before the inner packet; return the ESP next header (4 or 41).
@@ -187,32 +213,6 @@ def add_tunnel(rows: Any, data: Bytes, packets: Any, i: int, row: int, room: int
         p["nexthdr"] = at + 6
         _write_outer6(rows, data, row, at, tos, label, proto)
     return _PROTO_IPIP if inner_family == AF_INET else _PROTO_IPV6
-
-
-@compiled(numba.void(ROWS, DATA, *[int64] * 5))
-def _write_outer4(rows: Any, data: Bytes, row: int, at: int, tos: int, whole: int, proto: int) -> None:
-    x = rows[row]
-    keep_whole = whole and not int64(x["flags"]) & _NOPMTUDISC
-    data[at] = 0x45
-    data[at + 1] = tos
-    x["ip_id"] = (x["ip_id"] + 1) & 0xFFFF
-    write16(data, at + 4, x["ip_id"])
-    write16(data, at + 6, 0x4000 if keep_whole else 0)
-    data[at + 8] = _HOP_LIMIT
-    data[at + 9] = proto
-    write32(data, at + 12, x["saddr"][0])
-    write32(data, at + 16, x["daddr"][0])
-
-
-@compiled(numba.void(ROWS, DATA, *[int64] * 5))
-def _write_outer6(rows: Any, data: Bytes, row: int, at: int, tos: int, label: int, proto: int) -> None:
-    x = rows[row]
-    write32(data, at, 0x60000000 | (tos << 20) | label)
-    data[at + 6] = proto
-    data[at + 7] = _HOP_LIMIT
-    for k in range(4):
-        write32(data, at + 8 + 4 * k, x["saddr"][k])
-        write32(data, at + 24 + 4 * k, x["daddr"][k])
 
 
 @compiled(numba.void(DATA, PACKETS, int64))

@@ -14,7 +14,7 @@ from uxfrm.iproute2.numbers import Prefix
 from uxfrm.iproute2.vocabulary import LIMITS, PROTOCOL_NAMES, PROTOCOLS, XFRM_PROTO_NAMES, XFRM_PROTOS, Words
 from uxfrm.model.address import AF_INET, AF_UNSPEC, Address, any_address
 from uxfrm.model.flow import PROTO_COMP, PROTO_DSTOPTS, PROTO_ROUTING
-from uxfrm.model.lifetime import UNLIMITED, LifetimeConfig
+from uxfrm.model.lifetime import LifetimeConfig
 from uxfrm.model.mark import Mark
 from uxfrm.model.policy import SecurityContext
 from uxfrm.model.selector import Selector
@@ -223,6 +223,14 @@ def _check_upspec(seen: set[str], proto: int) -> None:
             raise Refusal(f'{subject} invalid with PROTO value "{PROTOCOL_NAMES.get(proto, proto)}"')
 
 
+def parse_selector_afresh(c: Cursor, into: Selection | None = None) -> Selection:
+    """A SELECTOR behind `sel`, whose addresses may be of another family than those before."""
+    before, c.family = c.family, AF_UNSPEC
+    found = parse_selector(c, into)
+    c.family = c.family or before
+    return found
+
+
 # -- the rest
 
 
@@ -261,8 +269,3 @@ def parse_context(c: Cursor, before: SecurityContext | None) -> SecurityContext:
     if before is not None:
         duplicate("ctx", "ctx")
     return SecurityContext(doi=1, alg=1, text=c.take())
-
-
-def unlimited() -> LifetimeConfig:
-    """The limits of a command that names none."""
-    return UNLIMITED
