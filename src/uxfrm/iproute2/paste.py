@@ -1,7 +1,8 @@
 """Text that `ip xfrm state` or `ip xfrm policy` printed on some host, back into states and policies.
 
 It may come with or without -s, from both tables, with prompts, carriage returns and other blanks. What is
-outside of entries is passed over. Policies of sockets belong to their sockets and are passed over too.
+outside of entries is passed over. A companion that IPComp made (protocol 4 or 41) is kept
+without keys. Policies of sockets belong to their sockets and are passed over too.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator
 from datetime import tzinfo
+from functools import partial
 from typing import Any
 
 from uxfrm.iproute2.commands import answer, no_interfaces
@@ -19,7 +21,7 @@ from uxfrm.iproute2.words import ParseError, shown
 from uxfrm.model.address import family, parse
 from uxfrm.model.dump import LarvalConfig, PolicyDump, StateDump, StateStats
 from uxfrm.model.error import XfrmError
-from uxfrm.model.flow import PROTO_DSTOPTS, PROTO_ROUTING
+from uxfrm.model.flow import PROTO_DSTOPTS, PROTO_IPIP, PROTO_IPV6, PROTO_ROUTING
 from uxfrm.model.lifetime import LifetimeConfig, LifetimeCurrent
 from uxfrm.model.policy import PolicyConfig
 from uxfrm.model.state import LifeState, Rare, ReplayEsn, StateConfig
@@ -84,7 +86,7 @@ class _Reading:
         for pattern, handler in self.patterns:
             found = pattern.fullmatch(text)
             if found is not None:
-                self.attempt(lambda: handler(self.entry, found))
+                self.attempt(partial(handler, self.entry, found))
                 return
         self.error = self.error or f'line {number} is not understood: "{shown(text.split()[0])} ..."'
 
@@ -123,7 +125,8 @@ def _state(e: Entry) -> RestoreState:
     keyed = e.values.keys() & {"aead", "auth", "crypt", "comp"}
     larval = not keyed and e.values["proto"] not in (PROTO_DSTOPTS, PROTO_ROUTING)
     config = _larval(e) if larval else _made(e)
-    life = LifeState.ACQ if larval else LifeState.VALID
+    companion = e.values["proto"] in (PROTO_IPIP, PROTO_IPV6)
+    life = LifeState.ACQ if larval and not companion else LifeState.VALID
     current, stats = LifetimeCurrent(**e.current), StateStats(*e.stats)
     return RestoreState(StateDump(config, current, e.replay, stats, e.lastused, life))
 

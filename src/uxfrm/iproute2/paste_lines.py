@@ -26,6 +26,9 @@ from uxfrm.model.state import Encap, ReplayEsn, ReplayLegacy
 KEYS_HIDDEN = "the keys are hidden"
 
 
+_NO_REPLAY = ReplayLegacy()
+
+
 @dataclass
 class Entry:
     """One state or policy while its lines are read: values by the names of the model's fields."""
@@ -39,7 +42,7 @@ class Entry:
     current: dict[str, int] = field(default_factory=dict)
     stats: tuple[int, ...] = (0, 0, 0)
     lastused: int = 0
-    replay: ReplayLegacy | ReplayEsn = ReplayLegacy()
+    replay: ReplayLegacy | ReplayEsn = _NO_REPLAY
     templates: list[dict[str, Any]] = field(default_factory=list)
     socket: bool = False
 

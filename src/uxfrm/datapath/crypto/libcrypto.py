@@ -119,20 +119,30 @@ class Libcrypto:
         """Set a row up for an AEAD; False where this engine has none."""
         names, kind, iv_bytes, salt = _AEADS[algorithm.name]
         key = algorithm.key[:-salt]
-        context = self._new_context(names[len(key)])
-        if context is None:
-            return False
-        library = self._library
-        library.EVP_CipherInit_ex2(context, None, None, None, 1, None)
-        library.EVP_CIPHER_CTX_ctrl(context, _SET_IV_LENGTH, iv_bytes, None)
+        encrypt = decrypt = self._keyed_aead(names[len(key)], key, iv_bytes, 1, algorithm.icv_bits // 8)
         if kind == k.EVP_CCM:
-            library.EVP_CIPHER_CTX_ctrl(context, _SET_TAG, algorithm.icv_bits // 8, None)
-        if library.EVP_CipherInit_ex2(context, None, key, None, 1, None) != 1:
-            library.EVP_CIPHER_CTX_free(context)
+            # A CCM context works only in the direction that it was keyed for.
+            decrypt = self._keyed_aead(names[len(key)], key, iv_bytes, 0, algorithm.icv_bits // 8)
+        if encrypt is None or decrypt is None:
             return False
         row["kind"] = kind
-        row["encrypt"] = row["decrypt"] = context.value
+        row["encrypt"], row["decrypt"] = encrypt.value, decrypt.value
         return True
+
+    def _keyed_aead(self, name: bytes, key: bytes, iv_bytes: int, encrypt: int, icv_bytes: int) -> Any:
+        """A context with its key and lengths; None where OpenSSL refuses."""
+        context = self._new_context(name)
+        if context is None:
+            return None
+        library = self._library
+        library.EVP_CipherInit_ex2(context, None, None, None, encrypt, None)
+        library.EVP_CIPHER_CTX_ctrl(context, _SET_IV_LENGTH, iv_bytes, None)
+        if name.endswith(b"CCM"):
+            library.EVP_CIPHER_CTX_ctrl(context, _SET_TAG, icv_bytes, None)
+        if library.EVP_CipherInit_ex2(context, None, key, None, encrypt, None) != 1:
+            library.EVP_CIPHER_CTX_free(context)
+            return None
+        return context
 
     def crypt(self, row: Any, algorithm: Algorithm) -> bool:
         """Set a row up for a cipher; False where this engine has none."""
@@ -202,9 +212,9 @@ class Libcrypto:
     def release(self, row: Any) -> None:
         """Free what a row holds of this engine; the library wipes it."""
         free = self._library.EVP_CIPHER_CTX_free
-        if row["kind"] in (k.EVP_AEAD, k.EVP_CCM, k.EVP_GMAC):
+        if row["kind"] in (k.EVP_AEAD, k.EVP_GMAC):
             free(ctypes.c_void_p(int(row["encrypt"])))
-        elif row["kind"] == k.EVP_CIPHER:
+        elif row["kind"] in (k.EVP_CIPHER, k.EVP_CCM):
             free(ctypes.c_void_p(int(row["encrypt"])))
             free(ctypes.c_void_p(int(row["decrypt"])))
         if row["auth"] == k.EVP_MAC:

@@ -152,7 +152,8 @@ def _imb_chacha(functions: Any, keys: Any, scratch: Any, data: Any, jobs: Any, i
 def _evp_aead(functions: Any, keys: Any, scratch: Any, data: Any, jobs: Any, i: int, encrypt: bool) -> int:
     """AES-GCM, AES-CCM, GMAC and ChaCha20-Poly1305 by EVP."""
     key = keys[jobs[i, KEY]]
-    kind, context, icv = key["kind"], key["encrypt"], key["icv_bytes"]
+    kind, icv = key["kind"], key["icv_bytes"]
+    context = key["encrypt"] if encrypt else key["decrypt"]
     s, d = scratch.ctypes.data, data.ctypes.data
     text, length, out = jobs[i, TEXT], jobs[i, LENGTH], s + k.LENGTH_OUT
     update, control = functions[k.EVP_UPDATE], functions[k.EVP_CONTROL]
