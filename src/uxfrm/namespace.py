@@ -47,7 +47,9 @@ class Namespace:
         self._bundles = Bundles()
         self._randbytes = randbytes
         self._listeners: list[Listener] = []
-        self._sad = StateDatabase(self.states, randbytes, self._install, self._uninstall, self._tell)
+        self._sad = StateDatabase(
+            self.states, randbytes, self._install, self._uninstall, self._tell, self._note_encapsulation
+        )
 
     # -- packets
 
@@ -175,7 +177,6 @@ class Namespace:
     def _install(self, state: State) -> None:
         satable.install(state, self.keyring, self._randbytes)
         self.path.random_ivs += int(state.record["iv_random"])
-        self._note_encapsulation(state)
 
     def _uninstall(self, state: State) -> None:
         self.path.random_ivs -= int(state.record["iv_random"])

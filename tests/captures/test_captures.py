@@ -11,7 +11,7 @@ import json
 import os
 import re
 from collections import Counter as Tally
-from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,9 @@ from uxfrm.attach.pcap import open_capture
 from uxfrm.datapath.batch import Batch
 from uxfrm.explain.report import IN, OUT, Report
 from uxfrm.iproute2.output import show_policy, show_state
-from uxfrm.model.outcome import Counter, Outcome
+from uxfrm.model.address import show
+from uxfrm.model.dump import StateDump
+from uxfrm.model.outcome import Counter, Outcome, Verdict
 from uxfrm.namespace import Namespace
 from uxfrm.replay.host import Host
 from uxfrm.replay.setup import Interfaces, apply_setup
@@ -60,14 +62,12 @@ class Played:
 
 
 @pytest.fixture(params=COVERED)
-def played(request: pytest.FixtureRequest) -> Iterator[Played]:
-    yield Played(request.param)
+def played(request: pytest.FixtureRequest) -> Played:
+    return Played(request.param)
 
 
 def datagram(packet: bytes) -> list[Any]:
     """(source, port, destination, port, payload) of an inner UDP packet, as truth.json has them."""
-    from uxfrm.model.address import show
-
     four = packet[0] >> 4 == 4
     header = (packet[0] & 15) * 4 if four else 40
     source, destination = (packet[12:16], packet[16:20]) if four else (packet[8:24], packet[24:40])
@@ -85,6 +85,11 @@ def kernel_counters(text: str) -> dict[str, int]:
 def without_times(text: str) -> str:
     """Tables with the dates of addition and use blanked."""
     return re.sub(r"add \S+ \S+ use (-|\S+ \S+)", "add ... use ...", text)
+
+
+def unused(dump: StateDump) -> StateDump:
+    """Linux 6.1 tells the time of last use of MIPv6 states only."""
+    return replace(dump, lastused=0)
 
 
 def entries(text: str) -> list[str]:
@@ -114,7 +119,7 @@ def test_every_frame_is_counted_once(played: Played) -> None:
 
 def test_the_inbound_state_is_the_kernels(played: Played) -> None:
     """Bytes, packets, window, failures: all of `ip -s xfrm state` but the dates."""
-    ours = [entries(show_state(dump))[0] for dump in played.namespace.dump_states()]
+    ours = [entries(show_state(unused(dump)))[0] for dump in played.namespace.dump_states()]
     kernels = entries(played.text("state-b.txt"))
     assert len(ours) == len(kernels)
     inbound = [k for k, text in enumerate(kernels) if re.search(r"oseq 0x0\b", text)]
@@ -143,7 +148,7 @@ def test_the_output_path_repeats_what_linux_sent(played: Played) -> None:
         assert len(mine) == len(wire)
         assert visible(mine) == visible(wire)
     kernels = entries(played.text("state-b.txt"))
-    ours = [entries(show_state(dump))[0] for dump in fresh.dump_states()]
+    ours = [entries(show_state(unused(dump)))[0] for dump in fresh.dump_states()]
     assert ours == kernels
     ours = [entries(show_policy(dump))[0] for dump in fresh.dump_policies()]
     assert ours == entries(played.text("policy-b.txt"))
@@ -170,12 +175,13 @@ def visible(packet: bytes) -> tuple[bytes, ...]:
 
 @pytest.mark.parametrize("case", NOT_YET)
 def test_what_is_not_supported_yet_is_said_and_not_counted(case: str) -> None:
-    """AH, IPComp, BEET and UDP encapsulation come later: reported so, never as drops."""
+    """AH, IPComp, BEET and UDP encapsulation come later: reported so, never as drops of ours.
+
+    What is dropped in these captures Linux dropped too: frames of an unknown SPI, or cut off.
+    """
     played = Played(case)
-    outcomes = {r.outcome for r in played.of(IN)}
-    assert "unsupported" in outcomes
-    assert "delivered" not in outcomes or case.startswith("ipcomp-")
-    wrong = {r.reason for r in played.of(IN) if r.outcome == "dropped"} - {
-        r.reason for r in played.of(IN) if r.code in (Outcome.IN_NO_STATE, Outcome.IN_HEADER_SHORT)
-    }
-    assert not wrong
+    received = played.of(IN)
+    assert any(r.code.verdict == Verdict.UNSUPPORTED for r in received)
+    linux = kernel_counters(played.text("xfrm_stat-b.txt"))
+    ours = played.namespace.counters()
+    assert {c.name for c in Counter if ours[c] > linux.get(c.name, 0)} == set()

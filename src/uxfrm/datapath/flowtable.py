@@ -187,7 +187,7 @@ class FlowTable:
             place = _place(self.keys, self.seed, keys[entry])
             self.keys[place] = keys[entry]
             self.values[place] = values[entry]
-            self._entries += 1
+        self._entries = int(np.count_nonzero(self.keys[:, 0]))
 
     @property
     def entries(self) -> int:

@@ -47,19 +47,19 @@ def write_checksum(data: Bytes, at: int, header: int) -> None:
 
 @compiled(int64(DATA, PACKETS, int64))
 def _parse4(data: Bytes, packets: Any, i: int) -> int:
-    """1. header length  2. total length  3. checksum  4. trim link-layer padding."""
+    """1. header length  2. checksum  3. total length  4. trim link-layer padding."""
     p = packets[i]
     at = p["offset"]
     header = (int(data[at]) & 15) * 4
     if header < 20 or header > p["length"]:
         return _BAD
+    if checksum(data, at, header) != 0:
+        return _SUM
     total = read16(data, at + 2)
     if total > p["length"]:
         return _CUT
     if total < header:
         return _BAD
-    if checksum(data, at, header) != 0:
-        return _SUM
     p["length"] = total
     p["family"] = AF_INET
     p["header"] = header

@@ -279,6 +279,7 @@ def _judge(
     if outcome:
         return outcome
     if seq_high(rows, row, seq) != p["seq_hi"]:
+        x["stat_window"] += 1
         return _HIGH
     advance(rows, words, row, seq)
     x["bytes"] += found[1]

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from uxfrm.model.address import AF_UNSPEC, is_any, show
+from uxfrm.model.address import AF_INET6, AF_UNSPEC, is_any, show
 from uxfrm.model.algorithm import Algorithm, auth_spec
-from uxfrm.model.flow import Flow
+from uxfrm.model.flow import PROTO_AH, Flow
 from uxfrm.model.outcome import Outcome
 from uxfrm.model.policy import Action, DefaultAction, Direction, PolicyType
 from uxfrm.model.state import StateConfig
@@ -47,12 +47,26 @@ def check(
     if any(p.config.action != Action.ALLOW for p in found):
         return Decision(Outcome.IN_POLICY_BLOCK, policy)
     templates = [template for p in found for template in p.config.templates]
-    if len(templates) >= MAX_DEPTH and len(found) > 1:
+    if len(found) > 1 and flow.family == AF_INET6:
+        templates.sort(key=lambda template: transform_rank(template.mode, template.proto))
+    if len(templates) >= MAX_DEPTH:
         return Decision(Outcome.IN_TOO_MANY_TEMPLATES, policy)
     refusal = _match(templates, path, if_id)
     if refusal:
         return Decision(Outcome.IN_TEMPLATE, policy, refusal)
     return Decision(_accepted(path, direction, policy), policy)
+
+
+def transform_rank(mode: int, proto: int) -> int:
+    """The order in which IPv6 applies the transforms of two policies: transport ESP, AH, tunnels, others.
+
+    Follows: __xfrm6_tmpl_sort_cmp, __xfrm6_state_sort_cmp.
+    """
+    if mode == Mode.TRANSPORT:
+        return 3 if proto == PROTO_AH else 1
+    if mode == Mode.ROUTEOPTIMIZATION:
+        return 2
+    return 4 if mode in (Mode.TUNNEL, Mode.BEET) else 5
 
 
 def _config(state: State) -> StateConfig:

@@ -6,11 +6,11 @@ flow; the flow table remembers the answer for as long as the bundle's states sta
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from uxfrm.datapath.policycheck import Decision, default_action
-from uxfrm.model.address import AF_UNSPEC, Address, any_address, is_any, show
+from uxfrm.datapath.policycheck import Decision, default_action, transform_rank
+from uxfrm.model.address import AF_INET6, AF_UNSPEC, Address, any_address, is_any, show
 from uxfrm.model.flow import Flow
 from uxfrm.model.outcome import Outcome
 from uxfrm.model.policy import Action, DefaultAction, Direction, PolicyType
@@ -46,13 +46,9 @@ def resolve(
     policy = found[0]
     if any(p.config.action != Action.ALLOW for p in found):
         return Resolution(Decision(Outcome.OUT_POLICY_BLOCK, policy))
-    templates = [(template, p) for p in found for template in p.config.templates]
-    if not templates:
+    if not any(p.config.templates for p in found):
         return Resolution(Decision(Outcome.CLEAR_ALLOWED, policy))
-    if len(templates) >= MAX_DEPTH and len(found) > 1:
-        detail = "sub and main policy together have 6 or more templates"
-        return Resolution(Decision(Outcome.OUT_POLICY_ERROR, policy, detail))
-    return _resolve_templates(states, flow, templates, source_of, policy)
+    return _resolve_templates(states, flow, found, source_of)
 
 
 def lookup_output(policies: PolicyTable, flow: Flow, if_id: int) -> list[Policy]:
@@ -67,14 +63,21 @@ def lookup_output(policies: PolicyTable, flow: Flow, if_id: int) -> list[Policy]
 def _resolve_templates(
     states: StateTable,
     flow: Flow,
-    templates: list[tuple[Template, Policy]],
+    policies: list[Policy],
     source_of: SourceOf,
-    first: Policy,
 ) -> Resolution:
-    """Find a state for each template, innermost first; endpoints follow from tunnel to tunnel."""
+    """Find a state for each template, innermost first; endpoints follow from tunnel to tunnel.
+
+    Follows: xfrm_tmpl_resolve.
+    """
     chosen: list[State] = []
-    daddr, saddr = flow.daddr, flow.saddr
-    for number, (template, policy) in enumerate(templates, 1):
+    first, daddr, saddr, room = policies[0], flow.daddr, flow.saddr, 0
+    for number, template, policy in _numbered(policies):
+        if number == 1:
+            room = len(chosen) + len(policy.config.templates)
+        if room >= MAX_DEPTH:
+            detail = "the policies of the packet have 6 or more templates together"
+            return Resolution(Decision(Outcome.OUT_POLICY_ERROR, first, detail), settled=False)
         remote, local = daddr, saddr
         if Mode(template.mode).tunnels:
             remote, local = template.daddr, template.saddr
@@ -89,9 +92,18 @@ def _resolve_templates(
         elif not template.optional:
             words = _missing(number, template, remote, local, pending)
             return Resolution(Decision(Outcome.OUT_NO_STATE, first, words), settled=False)
+    if len(policies) > 1 and flow.family == AF_INET6:
+        chosen.sort(key=lambda state: transform_rank(state.config.mode, state.config.proto))
     if not chosen:
         return Resolution(Decision(Outcome.CLEAR_OPTIONAL, first), settled=False)
     return Resolution(Decision(Outcome.PENDING, first), tuple(chosen))
+
+
+def _numbered(policies: list[Policy]) -> Iterator[tuple[int, Template, Policy]]:
+    """Every template with its number within its policy."""
+    for policy in policies:
+        for number, template in enumerate(policy.config.templates, 1):
+            yield number, template, policy
 
 
 def _missing(number: int, template: Template, remote: Address, local: Address, pending: bool) -> str:

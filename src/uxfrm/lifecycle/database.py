@@ -27,7 +27,10 @@ ACQ_EXPIRES = 30
 
 
 class StateDatabase:
-    """Live states with their timers. `install` and `uninstall` are the data path's hooks."""
+    """Live states with their timers.
+
+    The data path's hooks: `install` and `uninstall` a state's transform, and take note of one `installed`.
+    """
 
     def __init__(
         self,
@@ -36,12 +39,14 @@ class StateDatabase:
         install: Callable[[State], None],
         uninstall: Callable[[State], None],
         tell: Callable[[Event], None],
+        installed: Callable[[State], None] = lambda _: None,
     ) -> None:
         self.table = table
         self.timers = Timers()
         self.acq_expires = ACQ_EXPIRES
         self._randbytes = randbytes
         self._install = install
+        self._installed = installed
         self._uninstall = uninstall
         self._tell = tell
 
@@ -61,6 +66,7 @@ class StateDatabase:
         except XfrmError:
             self.table.remove(state)
             raise
+        self._installed(state)
         if larval is not None:
             self._drop(larval)
         self._bump_siblings(state)
@@ -75,10 +81,12 @@ class StateDatabase:
         state = self._locate(config)
         if state is None:
             raise XfrmError(errno.ESRCH)
-        if config.direction and state.config.direction != config.direction:
-            raise XfrmError(errno.ESRCH)
         if isinstance(state.config, LarvalConfig):
+            if config.direction and state.config.direction != config.direction:
+                raise XfrmError(errno.ESRCH)
             return self._insert(config, now_s, state)
+        if state.config.direction != config.direction:
+            raise XfrmError(errno.ESRCH)
         if state.life != LifeState.VALID:
             raise invalid()
         self._change(state, state.config, config)
@@ -107,7 +115,20 @@ class StateDatabase:
         x["dying"] = 0
         x["set_v"], x["set_m"] = set_mark.v & set_mark.m, set_mark.m
         self.table.bump(state)
+        self._installed(state)
         self.timers.arm(state)
+        self._check_use(state)
+
+    def _check_use(self, state: State) -> None:
+        """Let new byte and packet limits act at once on a state in use. Follows: xfrm_state_check_expire."""
+        x = state.record
+        if not x["use_time"]:
+            return
+        if x["bytes"] >= x["hard_byte"] or x["packets"] >= x["hard_packet"]:
+            self.expire(state)
+        elif x["bytes"] >= x["soft_byte"] or x["packets"] >= x["soft_packet"]:
+            x["dying"] = 1
+            self.soften(state)
 
     def _locate(self, config: StateConfig) -> State | None:
         """The state that a request for `config` means. Follows: __xfrm_state_locate."""
@@ -123,7 +144,8 @@ class StateDatabase:
         if config.seq:
             for state in self.table.find_by_seq(config.seq):
                 c = state.config
-                if state.life == LifeState.ACQ and c.proto == config.proto and c.daddr == config.daddr:
+                same = (c.proto, c.daddr) == (config.proto, config.daddr) and c.mark.covers(_value(config))
+                if same and state.life == LifeState.ACQ:
                     return state
         return self._find_larval(config)
 
@@ -131,7 +153,7 @@ class StateDatabase:
         """Follows: __find_acq_core."""
         for state in self.table.candidates(wanted.daddr, wanted.saddr, wanted.reqid, wanted.family):
             c = state.config
-            same = (c.mode, c.proto, c.mark) == (wanted.mode, wanted.proto, wanted.mark.normalised())
+            same = (c.mode, c.proto) == (wanted.mode, wanted.proto) and c.mark.covers(_value(wanted))
             if same and state.life == LifeState.ACQ and not c.spi:
                 return state
         return None
@@ -214,11 +236,13 @@ class StateDatabase:
         if larval is not None and larval.config.spi:
             return larval
         spi = self._free_spi(wanted.proto, low, high)
-        base: Any = larval.config if larval is not None else self._new_larval(wanted)
+        base: Any = self._new_larval(wanted)
+        since = now_s
         if larval is not None:
+            base, since = larval.config, int(larval.record["add_time"])
             self.table.remove(larval)
         direction = wanted.direction or base.direction
-        state = self.table.insert(replace(base, spi=spi, direction=direction), LifeState.ACQ, now_s)
+        state = self.table.insert(replace(base, spi=spi, direction=direction), LifeState.ACQ, since)
         self.timers.arm(state)
         return state
 
@@ -226,7 +250,9 @@ class StateDatabase:
         if not wanted.seq:
             return None
         for state in self.table.find_by_seq(wanted.seq):
-            if state.life == LifeState.ACQ and state.config.daddr == wanted.daddr:
+            c = state.config
+            same = c.daddr == wanted.daddr and c.mark.covers(_value(wanted))
+            if same and state.life == LifeState.ACQ:
                 return state
         return None
 
@@ -240,7 +266,7 @@ class StateDatabase:
 
     def _free_spi(self, proto: int, low: int, high: int) -> int:
         if low == high:
-            if not self.table.spi_in_use(low, proto):
+            if low and not self.table.spi_in_use(low, proto):
                 return low
         else:
             for _ in range(min(high - low + 1, 65536)):
@@ -253,8 +279,8 @@ class StateDatabase:
 
     def advance(self, now_s: int) -> None:
         """Let time limits act up to `now_s`, soonest first."""
-        for state in self.timers.due(now_s):
-            self._check_time(state, now_s)
+        for when, state in self.timers.due(now_s):
+            self._check_time(state, when)
 
     def _check_time(self, state: State, now_s: int) -> None:
         """Follows: xfrm_timer_handler: 1. hard limits  2. soft limits  3. plan the next check."""
@@ -277,6 +303,11 @@ class StateDatabase:
     def soften(self, state: State) -> None:
         """Tell that a soft limit of bytes or packets was reached; the row already says dying."""
         self._tell(StateExpired(state.dump(), hard=False))
+
+
+def _value(config: StateConfig | LarvalConfig) -> int:
+    """The mark of a request, as it is compared with existing states."""
+    return config.mark.v & config.mark.m
 
 
 def _of_protocol(proto: int, wanted: int) -> bool:

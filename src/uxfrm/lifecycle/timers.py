@@ -51,6 +51,7 @@ class Timers:
 
     def __init__(self) -> None:
         self._heap: list[tuple[int, int, State]] = []
+        self._planned: dict[State, int] = {}
         self._count = 0
 
     def __len__(self) -> int:
@@ -59,17 +60,24 @@ class Timers:
     def arm(self, state: State) -> None:
         """Plan the state's next check, if time limits it at all."""
         ends = [end for end in (hard_deadline(state), soft_deadline(state)) if end is not None]
-        if ends:
-            self._count += 1
-            heapq.heappush(self._heap, (min(ends), self._count, state))
+        when = min(ends, default=None)
+        planned = self._planned.get(state)
+        if when is None or (planned is not None and planned <= when):
+            # A check that comes too early finds nothing due and plans the next one.
+            return
+        self._planned[state] = when
+        self._count += 1
+        heapq.heappush(self._heap, (when, self._count, state))
 
     def next_deadline(self) -> int | None:
         """The wall-clock second of the next check, or None."""
         return self._heap[0][0] if self._heap else None
 
-    def due(self, now_s: int) -> Iterator[State]:
-        """Take out the states whose time has come."""
+    def due(self, now_s: int) -> Iterator[tuple[int, State]]:
+        """Take out the states whose time has come, with the second for which their check was planned."""
         while self._heap and self._heap[0][0] <= now_s:
-            state = heapq.heappop(self._heap)[2]
-            if state.row >= 0:
-                yield state
+            when, _, state = heapq.heappop(self._heap)
+            if self._planned.get(state) == when:
+                del self._planned[state]
+                if state.row >= 0:
+                    yield when, state

@@ -17,7 +17,7 @@ class Flow(NamedTuple):
     """Addresses, protocol and ports of a packet, with the mark and interface it is looked up by.
 
     `sport` and `dport` are what Linux takes for ports: ICMP's type and code, the halves of a GRE key,
-    an MH type; 0 for every other protocol and for all but the first fragment. `oif` is an interface index.
+    an MH type; 0 for every other protocol and for every fragment. `oif` is an interface index.
     """
 
     daddr: Address

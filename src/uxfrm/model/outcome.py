@@ -212,7 +212,7 @@ class Outcome(IntEnum):
     IN_TOO_MANY_TEMPLATES = (
         Verdict.DROPPED,
         Counter.XfrmInBufferError,
-        "sub and main policy together have 6 or more templates",
+        "the policies of the packet have 6 or more templates together",
     )
     IN_TEMPLATE = (Verdict.DROPPED, Counter.XfrmInTmplMismatch, "not protected as the policy asks: {detail}")
     # output

@@ -97,6 +97,9 @@ class PolicyConfig:
         if self.family not in BITS:
             raise invalid("Invalid selector family")
         check_prefixes(self.selector, self.family, "Invalid selector family")
+        if any(not template.family for template in self.templates):
+            filled = tuple(t if t.family else t.with_family(self.family) for t in self.templates)
+            object.__setattr__(self, "templates", filled)
         if self.direction not in (Direction.IN, Direction.OUT, Direction.FWD):
             raise invalid("Invalid policy direction")
         if self.index and self.index & 7 != self.direction:

@@ -12,7 +12,7 @@ from enum import IntEnum
 from typing import NamedTuple
 
 from uxfrm.model import algorithm as algo
-from uxfrm.model.address import AF_INET, AF_INET6, AF_UNSPEC, ANY4, Address
+from uxfrm.model.address import AF_INET, AF_INET6, AF_UNSPEC, ANY4, Address, any_address, is_any
 from uxfrm.model.algorithm import Algorithm
 from uxfrm.model.error import XfrmError, invalid
 from uxfrm.model.flow import PROTO_AH, PROTO_COMP, PROTO_DSTOPTS, PROTO_ESP, PROTO_ROUTING
@@ -47,10 +47,13 @@ ICMP, AF_UNSPEC_FLAG, ALIGN4, ESN = 16, 32, 64, 128
 
 DONT_ENCAP_DSCP, OSEQ_MAY_WRAP = 1, 2
 
+OFFLOAD_FLAGS = 1 | 2 | 4
+
 ENCAP_ESPINUDP, ENCAP_ESPINTCP = 2, 7
 
 REPLAY_ESN_WORDS_MAX = 128
 SEQ_MAX = 2**32 - 1
+LEGACY_WINDOW_MAX = 32
 
 
 class Encap(NamedTuple):
@@ -84,6 +87,9 @@ class ReplayEsn:
     oseq_hi: int = 0
     seq_hi: int = 0
     bitmap: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "bitmap", self.bitmap[: self.words])
 
 
 _EMPTY_REPLAY = ReplayLegacy()
@@ -154,12 +160,19 @@ class StateConfig:
         if not self.flags & AF_UNSPEC_FLAG and self.selector.family == AF_UNSPEC:
             object.__setattr__(self, "selector", self._selector_of_family())
         object.__setattr__(self, "mark", self.mark.normalised())
+        object.__setattr__(self, "replay_window", min(self.replay_window, LEGACY_WINDOW_MAX))
 
     def _selector_of_family(self) -> Selector:
         """The selector with the state's own family filled in. Follows: copy_from_user_state."""
         if self.selector == ANYTHING:
             return EVERYTHING[self.family]
-        return replace(self.selector, family=self.family)
+        wide = any_address(self.family)
+        ends = {
+            name: wide
+            for name in ("daddr", "saddr")
+            if is_any(getattr(self.selector, name)) and len(getattr(self.selector, name)) != len(wide)
+        }
+        return replace(self.selector, family=self.family, **ends)
 
 
 def _check_family(x: StateConfig) -> None:
@@ -363,6 +376,23 @@ def _init_type(x: StateConfig) -> None:
     init(x)
 
 
+def _init_keepalive(x: StateConfig) -> None:
+    """Follows: the keepalive part of __xfrm_init_state."""
+    if not x.rare.nat_keepalive:
+        return
+    if x.direction != SaDir.OUT:
+        raise invalid("NAT keepalive is only supported for outbound SAs")
+    if x.encap is None or x.encap.type != ENCAP_ESPINUDP:
+        raise invalid("NAT keepalive is only supported for UDP encapsulation")
+
+
+def _init_offload(x: StateConfig) -> None:
+    """Follows: xfrm_dev_state_add, without a device: crypto offload falls back to software."""
+    offload = x.rare.offload
+    if offload is not None and offload.flags & ~OFFLOAD_FLAGS:
+        raise invalid("Unrecognized flags in offload request")
+
+
 def _init_replay(x: StateConfig) -> None:
     """Follows: xfrm_init_replay."""
     esn = x.replay_esn
@@ -385,5 +415,7 @@ _CHECKS = (
     _check_pcpu,
     _check_modes_families,
     _init_type,
+    _init_keepalive,
     _init_replay,
+    _init_offload,
 )

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 
-from uxfrm.model.address import AF_INET, AF_INET6, ANY4, Address
+from uxfrm.model.address import AF_INET, AF_INET6, ANY4, Address, any_address, is_any
 from uxfrm.model.error import invalid
 from uxfrm.model.flow import PROTO_AH, PROTO_COMP, PROTO_DSTOPTS, PROTO_ESP, PROTO_ROUTING
 
@@ -55,6 +55,16 @@ class Template:
     aalgos: int = ALL_ALGORITHMS
     ealgos: int = ALL_ALGORITHMS
     calgos: int = ALL_ALGORITHMS
+
+    def with_family(self, family: int) -> Template:
+        """The template with a family it did not name; any addresses become that family's."""
+        wide = any_address(family)
+        return replace(
+            self,
+            family=family,
+            daddr=wide if is_any(self.daddr) else self.daddr,
+            saddr=wide if is_any(self.saddr) else self.saddr,
+        )
 
     @property
     def any_algorithm(self) -> bool:

@@ -25,7 +25,6 @@ from uxfrm.tables.statehash import find_by_spi, mix, spi_hash
 SPI_PROTOCOLS = (PROTO_ESP, PROTO_AH, PROTO_COMP)
 
 _START = 64
-_LEGACY_WINDOW_MAX = 32
 
 
 class State:
@@ -240,7 +239,7 @@ class StateTable:
         """Choose the replay engine once. Follows: xfrm_init_replay, xfrm_update_ae_params."""
         esn = config.replay_esn
         if esn is None:
-            window = min(config.replay_window, _LEGACY_WINDOW_MAX)
+            window = config.replay_window
             x["replay"] = r.REPLAY_LEGACY if window else r.REPLAY_OFF
             x["window"] = window
             x["oseq"], x["seq"], x["bitmap"] = config.replay
