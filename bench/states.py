@@ -16,7 +16,6 @@ import time
 from pathlib import Path
 
 from common import ALGORITHMS, endpoints, finish, tunnel
-
 from uxfrm.namespace import Namespace
 
 LOOKUPS = 100_000

@@ -51,7 +51,7 @@ class Played:
         self.reports: list[Report] = []
         with open_capture(self.folder / "wire.pcap") as capture:
             for frames in capture:
-                self.reports += host.play(frames)
+                self.reports += host.reports(host.play(frames))
             assert capture.problems == []
 
     def text(self, name: str) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 import msgspec
 
 from uxfrm.explain.oneline import one_line
-from uxfrm.explain.report import Report
+from uxfrm.explain.report import Fate, Part, Report, Reporter, Row
 
 _HEADER = (
     f"{'frame':>7} {'time':<15} {'':<3} {'outer addresses':<33} {'proto':<6} {'spi':<10} {'seq':>8} "
@@ -26,6 +26,7 @@ _COLOURS = {
 }
 _DIM, _OFF = "\x1b[2m", "\x1b[0m"
 _CACHE_MAX = 65536
+_COMMON = frozenset({1, 6, 17, 58})
 
 # What needs no explaining in a line that already says so.
 _PLAIN = frozenset(
@@ -39,51 +40,75 @@ def header(colour: bool) -> str:
 
 
 class Lines:
-    """One line per report. What packets of a flow have in common is spelled once."""
+    """One line per packet. What packets of a flow have in common is spelled once."""
 
-    def __init__(self, colour: bool) -> None:
+    def __init__(self, reporter: Reporter, colour: bool, only: frozenset[str]) -> None:
+        self._reporter = reporter
         self._colour = colour
+        self._only = only
         self._inner: dict[bytes, str] = {}
         self._second = -1
         self._clock = ""
+        self._spelled: dict[int, tuple[Fate, str, str, str]] = {}
 
-    def write(self, reports: Iterable[Report]) -> str:
-        """The lines of a batch of reports."""
-        return "".join(map(self._line, reports))
+    def write(self, part: Part) -> list[tuple[int, str]]:
+        """The lines of a part, each with its frame's number."""
+        data = part.batch.data.tobytes()
+        if len(self._spelled) > _CACHE_MAX:
+            self._spelled.clear()
+        rows = self._reporter.rows(part)
+        if self._only:
+            rows = (row for row in rows if row.fate.outcome in self._only)
+        return [(row.frame, self._line(row, data)) for row in rows]
 
-    def _line(self, r: Report) -> str:
+    def _line(self, r: Row, data: bytes) -> str:
         second, rest = divmod(r.time_ns, 1_000_000_000)
         if second != self._second:
             self._second = second
             self._clock = time.strftime("%H:%M:%S", time.localtime(second))
-        spi = "-" if r.spi is None else f"0x{r.spi:08x}"
-        outer = f"{r.source} > {r.destination}"
-        fate = self._fate(r)
-        clock = f"{self._clock}.{rest // 1000:06d}"
-        return (
-            f"{r.frame:>7} {clock} {r.direction:<3} {outer:<33} {r.proto:<6} {spi:<10} "
-            f"{'-' if r.seq is None else r.seq:>8} {'-' if r.reqid is None else r.reqid:>6} "
-            f"{'-' if r.policy_index is None else r.policy_index:>6} {fate}\n"
-        )
+        spelled = self._spelled.get(id(r.fate))
+        if spelled is None or spelled[0] is not r.fate:
+            spelled = self._spelled[id(r.fate)] = (r.fate, *self._spell(r.fate))
+        fate, left, middle, right = spelled
+        numbers = f"0x{r.spi:08x} {r.seq:>8}" if fate.ipsec else f"{'-':<10} {'-':>8}"
+        inner = f": {self._one_line(data, r.at, r.size)}" if fate.whole else ""
+        if fate.worded:
+            right = self._why(fate, r.reason)
+        return f"{r.frame:>7} {self._clock}.{rest // 1000:06d} {left} {numbers} {middle}{inner}{right}\n"
 
-    def _fate(self, r: Report) -> str:
-        outcome = f"{_COLOURS.get(r.outcome, '')}{r.outcome}{_OFF}" if self._colour else r.outcome
-        parts = [outcome]
-        if r.inner:
-            parts.append(self._one_line(r.inner))
-        if r.reason not in _PLAIN:
-            why = r.reason if r.counter is None else f"{r.reason} [{r.counter}]"
-            parts.append(why)
-        return ": ".join(parts[:2]) + "".join(f"; {part}" for part in parts[2:])
+    def _spell(self, fate: Fate) -> tuple[str, str, str]:
+        """What stands left of SPI and sequence number, between them and the inner packet, and behind it."""
+        outcome = fate.outcome
+        if self._colour:
+            outcome = f"{_COLOURS.get(outcome, '')}{outcome}{_OFF}"
+        outer = f"{fate.source} > {fate.destination}"
+        reqid = "-" if fate.reqid is None else fate.reqid
+        policy = "-" if fate.policy_index is None else fate.policy_index
+        left = f"{fate.direction:<3} {outer:<33} {fate.proto:<6}"
+        return left, f"{reqid:>6} {policy:>6} {outcome}", self._why(fate, fate.reason)
 
-    def _one_line(self, packet: bytes) -> str:
-        """`one_line`, remembered by what it reads: the headers and the length."""
-        key = packet[:10] + packet[12:60] if packet[0] >> 4 == 4 else packet[:62]
+    @staticmethod
+    def _why(fate: Fate, reason: str) -> str:
+        if reason in _PLAIN:
+            return ""
+        counter = "" if fate.counter is None else f" [{fate.counter}]"
+        return f"{';' if fate.whole else ':'} {reason}{counter}"
+
+    def _one_line(self, data: bytes, at: int, size: int) -> str:
+        """`one_line`, remembered by what it reads of plain TCP, UDP and ICMP packets."""
+        first = data[at]
+        if first == 0x45 and data[at + 9] in _COMMON and not data[at + 6] & 0x3F | data[at + 7]:
+            key = data[at + 9 : at + 10] + data[at + 12 : at + 24] + data[at + 32 : at + 34]
+        elif first >> 4 == 6 and data[at + 6] in _COMMON:
+            key = data[at + 6 : at + 7] + data[at + 8 : at + 44] + data[at + 52 : at + 54]
+        else:
+            return one_line(data[at : at + size])
+        key += size.to_bytes(4)
         found = self._inner.get(key)
         if found is None:
             if len(self._inner) >= _CACHE_MAX:
                 self._inner.clear()
-            found = self._inner[key] = one_line(packet)
+            found = self._inner[key] = one_line(data[at : at + size])
         return found
 
 

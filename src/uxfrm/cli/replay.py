@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import BinaryIO
 
@@ -23,7 +24,7 @@ from uxfrm.attach.pcapng_writer import PcapngWriter
 from uxfrm.cli.progress import compile_once, reading
 from uxfrm.cli.render import Lines, header, json_lines
 from uxfrm.cli.show import show_summary
-from uxfrm.explain.report import WORDS, Report
+from uxfrm.explain.report import WORDS, Part, Report
 from uxfrm.model.address import Address, parse
 from uxfrm.namespace import Namespace
 from uxfrm.replay.host import Host
@@ -67,8 +68,9 @@ class _AddressType(click.ParamType[bytes]):
 
 @dataclass
 class Sinks:
-    """Where reports go."""
+    """Where packets' fates go."""
 
+    host: Host
     text: Callable[[str], object] | None
     json: Callable[[bytes], object] | None
     capture: PcapngWriter | None
@@ -76,13 +78,21 @@ class Sinks:
     only: frozenset[str]
     summary: Summary
 
-    def take(self, reports: list[Report]) -> None:
-        """Pass on a batch of reports."""
-        self.summary.add(reports)
-        if self.only:
-            reports = [report for report in reports if report.outcome in self.only]
+    def take(self, parts: Iterable[Part]) -> None:
+        """Pass on a batch of frames, which come as parts and go out in their own order."""
+        lines: list[tuple[int, str]] = []
+        reports: list[Report] = []
+        for part in parts:
+            self.summary.add(self.host.namespace.path, part)
+            if self.text is not None:
+                lines += self.lines.write(part)
+            if self.json is not None or self.capture is not None:
+                reports += self.host.reporter.reports(part)
+        lines.sort(key=itemgetter(0))
         if self.text is not None:
-            self.text(self.lines.write(reports))
+            self.text("".join(line for _, line in lines))
+        reports = [r for r in reports if not self.only or r.outcome in self.only]
+        reports.sort(key=itemgetter(0))
         if self.json is not None:
             self.json(b"".join(line + b"\n" for line in json_lines(reports)))
         if self.capture is not None:
@@ -165,7 +175,7 @@ def replay(
         problems = _set_up(namespace, setups, fresh, interfaces)
         _check_directions(frames, mac, local)
         host = Host(namespace, mac, frozenset(local))
-        sinks = _sinks(as_json, quiet, only, written, files)
+        sinks = _sinks(host, as_json, quiet, frozenset(only), written, files)
         with reading(reader, capture) as advance:
             for batch in frames:
                 sinks.take(host.play(batch))
@@ -239,7 +249,12 @@ def _check_directions(frames: _Frames, mac: bytes | None, local: tuple[Address, 
 
 
 def _sinks(
-    as_json: bool, quiet: bool, only: tuple[str, ...], written: Path | None, files: ExitStack
+    host: Host,
+    as_json: bool,
+    quiet: bool,
+    only: frozenset[str],
+    written: Path | None,
+    files: ExitStack,
 ) -> Sinks:
     """Open everything that reports go to."""
     colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
@@ -250,7 +265,8 @@ def _sinks(
     capture = None
     if written is not None:
         capture = PcapngWriter(files.enter_context(_create(written)))
-    return Sinks(text, json, capture, Lines(colour), frozenset(only), Summary())
+    lines = Lines(host.reporter, colour, only)
+    return Sinks(host, text, json, capture, lines, only, Summary())
 
 
 def _create(path: Path) -> BinaryIO:

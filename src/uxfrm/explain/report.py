@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from uxfrm.datapath.batch import Batch
+from uxfrm.datapath.batch import Batch, Int64s
 from uxfrm.datapath.context import Context
 from uxfrm.explain.oneline import protocol
 from uxfrm.model.address import show
@@ -48,6 +48,10 @@ WHOLE = frozenset(o for o in Outcome if o.verdict in _OPENED) | _BY_POLICY
 _HEAD = 40
 _IPSEC = (50, 51, 108)
 _CACHE_MAX = 65536
+_COLUMNS = (
+    "outcome", "policy", "detail", "depth", "wire_spi", "wire_seq", "wire_proto", "offset", "length",
+    "spi", "seq", "top", "window",
+)  # fmt: skip
 
 
 class Report(NamedTuple):
@@ -68,12 +72,26 @@ class Report(NamedTuple):
     source: str
     destination: str
     code: Outcome
-    state: State | None
 
 
-class _Common(NamedTuple):
-    """What packets of one flow with one fate share."""
+class Part(NamedTuple):
+    """Packets of one direction that the path has worked on, before anything else happens to the namespace.
 
+    `heads` are their outer headers as they came, uint8[n, 40]; `numbers` and `times_ns` (int64[n]) tell
+    which frames they were, and when.
+    """
+
+    batch: Batch
+    heads: npt.NDArray[np.uint8]
+    numbers: Int64s
+    times_ns: Int64s
+    direction: str
+
+
+class Fate(NamedTuple):
+    """What packets of one flow with one end share."""
+
+    direction: str
     outcome: str
     counter: str | None
     reason: str  # with fields where they differ by packet
@@ -86,7 +104,27 @@ class _Common(NamedTuple):
     whole: bool
     ipsec: bool
     code: Outcome
-    state: State | None
+
+
+class Row(NamedTuple):
+    """One packet, as cheaply as it can be told: the inner packet is data[at : at + size]."""
+
+    frame: int
+    time_ns: int
+    fate: Fate
+    reason: str
+    spi: int
+    seq: int
+    at: int
+    size: int
+
+
+def heads_of(batch: Batch) -> npt.NDArray[np.uint8]:
+    """Keep the outer headers of a batch before the path works on it in place: uint8[n, 40]."""
+    last = max(batch.data.shape[0] - 1, 0)
+    where = np.minimum(batch.packets["offset"][:, None] + np.arange(_HEAD), last)
+    heads: npt.NDArray[np.uint8] = batch.data[where]
+    return heads
 
 
 class Reporter:
@@ -94,75 +132,70 @@ class Reporter:
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._common: dict[tuple[Any, ...], _Common] = {}
+        self._fates: dict[tuple[Any, ...], Fate] = {}
 
-    @staticmethod
-    def heads(batch: Batch) -> npt.NDArray[np.uint8]:
-        """Keep the outer headers of a batch before the path works on it in place: uint8[n, 40]."""
-        last = max(batch.data.shape[0] - 1, 0)
-        where = np.minimum(batch.packets["offset"][:, None] + np.arange(_HEAD), last)
-        heads: npt.NDArray[np.uint8] = batch.data[where]
-        return heads
-
-    def reports(
-        self,
-        batch: Batch,
-        heads: npt.NDArray[np.uint8],
-        numbers: list[int],
-        times_ns: list[int],
-        direction: str,
-    ) -> Iterator[Report]:
-        """Report on every packet of a batch, in order."""
-        if len(self._common) > _CACHE_MAX:
-            self._common.clear()
-        p = batch.packets
+    def rows(self, part: Part) -> Iterator[Row]:
+        """Every packet of a part, in order."""
+        if len(self._fates) > _CACHE_MAX:
+            self._fates.clear()
+        p, direction = part.batch.packets, part.direction
         # One list per column: a numpy record costs a microsecond a field.
-        columns = [
-            p[name].tolist()
-            for name in ("outcome", "policy", "detail", "depth", "pathgen", "path", "wire_spi", "wire_seq",
-                         "wire_proto", "offset", "length", "spi", "seq", "top", "window")
-        ]  # fmt: skip
-        raw = heads.tobytes()
-        data = batch.data
-        for k, values in enumerate(zip(numbers, times_ns, *columns, strict=True)):
-            number, time_ns, outcome, policy, detail, depth, gens, rows, spi, seq, proto, at, size, *last = (
-                values
-            )
-            head = raw[k * _HEAD : k * _HEAD + _HEAD]
-            addresses = head[12:20] if head[0] >> 4 == 4 else head[8:40]
-            key = (outcome, policy, detail, depth, gens[0], gens[depth - 1], proto, addresses, direction)
-            common = self._common.get(key)
-            if common is None:
-                common = self._make(outcome, policy, detail, depth, rows, gens, proto, head, direction)
-                self._common[key] = common
-            reason = common.reason
-            if common.worded:
-                reason = _worded(reason, common.proto, self._context.detail_at(detail), *last)
+        columns = [p[name].tolist() for name in _COLUMNS]
+        firsts = p["pathgen"][:, 0].tolist()
+        rows = p["path"][:, 0].tolist()
+        raw = part.heads.tobytes()
+        detail_at, fates = self._context.detail_at, self._fates
+        frames = zip(part.numbers.tolist(), part.times_ns.tolist(), firsts, rows, *columns, strict=True)
+        start = -_HEAD
+        for (
+            frame,
+            time_ns,
+            gen,
+            row,
+            outcome,
+            policy,
+            detail,
+            depth,
+            spi,
+            seq,
+            proto,
+            at,
+            size,
+            *last,
+        ) in frames:
+            start += _HEAD
+            addresses = raw[start + 12 : start + 20] if raw[start] >> 4 == 4 else raw[start + 8 : start + 40]
+            key = (outcome, policy, detail, depth and gen, proto, addresses, direction)
+            fate = fates.get(key)
+            if fate is None:
+                state = self._context.state_at(row, gen) if depth else None
+                fate = self._fate(outcome, policy, state, proto, raw[start : start + _HEAD], direction)
+                fates[key] = fate
+            reason = fate.reason
+            if fate.worded:
+                reason = _worded(reason, fate.proto, detail_at(detail), *last)
+            yield Row(frame, time_ns, fate, reason, spi, seq, at, size)
+
+    def reports(self, part: Part) -> Iterator[Report]:
+        """Report on every packet of a part, in order."""
+        data = part.batch.data
+        for frame, time_ns, fate, reason, spi, seq, at, size in self.rows(part):
             yield Report(
-                number, time_ns, direction, common.outcome, common.counter, reason,
-                spi if common.ipsec else None, seq if common.ipsec else None, common.proto, common.reqid,
-                common.policy_index, data[at : at + size].tobytes() if common.whole else None,
-                common.source, common.destination, common.code, common.state,
+                frame, time_ns, fate.direction, fate.outcome, fate.counter, reason,
+                spi if fate.ipsec else None, seq if fate.ipsec else None, fate.proto, fate.reqid,
+                fate.policy_index, data[at : at + size].tobytes() if fate.whole else None,
+                fate.source, fate.destination, fate.code,
             )  # fmt: skip
 
-    def _make(
-        self,
-        outcome: int,
-        policy: int,
-        detail: int,
-        depth: int,
-        rows: list[int],
-        gens: list[int],
-        proto: int,
-        head: bytes,
-        direction: str,
-    ) -> _Common:
+    def _fate(
+        self, outcome: int, policy: int, state: State | None, proto: int, head: bytes, direction: str
+    ) -> Fate:
         code = Outcome.of(outcome)
-        state = self._context.state_at(rows[0], gens[0]) if depth else None
         found = self._context.policy_at(policy)
         source, destination = _addresses(head)
-        words, counter, reason = _fate(code, direction)
-        return _Common(
+        words, counter, reason = outcome_words(code, direction)
+        return Fate(
+            direction=direction,
             outcome=words,
             counter=counter,
             reason=reason,
@@ -175,11 +208,10 @@ class Reporter:
             whole=code in WHOLE,
             ipsec=proto in _IPSEC and code is not Outcome.IN_HEADER_SHORT,
             code=code,
-            state=state,
         )
 
 
-def _fate(code: Outcome, direction: str) -> tuple[str, str | None, str]:
+def outcome_words(code: Outcome, direction: str) -> tuple[str, str | None, str]:
     """Outcome, counter and reason. What a host sent it sent, whether or not we can open it."""
     if direction == OUT and code.verdict == Verdict.DROPPED:
         return WORDS[Verdict.SENT], None, f"cannot be opened: {code.words}"

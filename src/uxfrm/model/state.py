@@ -167,12 +167,8 @@ class StateConfig:
         if self.selector == ANYTHING:
             return EVERYTHING[self.family]
         wide = any_address(self.family)
-        ends = {
-            name: wide
-            for name in ("daddr", "saddr")
-            if is_any(getattr(self.selector, name)) and len(getattr(self.selector, name)) != len(wide)
-        }
-        return replace(self.selector, family=self.family, **ends)
+        daddr, saddr = (wide if is_any(end) else end for end in (self.selector.daddr, self.selector.saddr))
+        return replace(self.selector, family=self.family, daddr=daddr, saddr=saddr)
 
 
 def _check_family(x: StateConfig) -> None:

@@ -6,7 +6,7 @@ the path in batches that end where a timer would, so that a batch and a frame at
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from operator import attrgetter
 
@@ -16,7 +16,7 @@ import numpy.typing as npt
 from uxfrm.attach.link import Direction, Placement, locate
 from uxfrm.attach.pcap import FrameBatch
 from uxfrm.datapath.batch import Batch, Int64s
-from uxfrm.explain.report import IN, OUT, Report, Reporter
+from uxfrm.explain.report import IN, OUT, Part, Report, Reporter, heads_of
 from uxfrm.model.address import Address
 from uxfrm.model.outcome import Outcome
 from uxfrm.namespace import Namespace
@@ -49,15 +49,23 @@ class Host:
     frames: int = 0
 
     def __post_init__(self) -> None:
-        self._reporter = Reporter(self.namespace.path)
+        self.reporter = Reporter(self.namespace.path)
         if self.local:
             # What is not named as local may still be: then the policies suggest it.
             self.namespace.path.is_local = lambda address: True if address in self.local else None
 
-    def play(self, frames: FrameBatch) -> list[Report]:
-        """Play a batch of frames; a Report for each frame of the host that carries IP, in order."""
+    def reports(self, parts: Iterable[Part]) -> list[Report]:
+        """A Report for each packet, in the order of the frames."""
+        found = (report for part in parts for report in self.reporter.reports(part))
+        return sorted(found, key=attrgetter("frame"))
+
+    def play(self, frames: FrameBatch) -> Iterator[Part]:
+        """Play a batch of frames: the host's frames that carry IP, part by part.
+
+        A part tells of the namespace as it is now: report on it before taking the next.
+        """
         if not len(frames):
-            return []
+            return
         if self.first_ns is None:
             self.first_ns = int(frames.time_ns[0])
         self.last_ns = int(frames.time_ns[-1])
@@ -65,10 +73,9 @@ class Host:
         placed = locate(frames, self.mac)
         direction = self._directions(frames, placed)
         whole = frames.wire_length <= frames.length
-        received = list(self._receive(frames, placed, np.flatnonzero((direction == Direction.IN) & whole)))
-        sent = list(self._inspect(frames, placed, np.flatnonzero((direction == Direction.OUT) & whole)))
-        cut = list(self._cut(frames, placed, direction, whole))
-        return sorted([*received, *sent, *cut], key=attrgetter("frame"))
+        yield from self._receive(frames, placed, np.flatnonzero((direction == Direction.IN) & whole))
+        yield from self._inspect(frames, placed, np.flatnonzero((direction == Direction.OUT) & whole))
+        yield from self._cut(frames, placed, direction, whole)
 
     def _directions(self, frames: FrameBatch, placed: Placement) -> npt.NDArray[np.int8]:
         """Which way each IP frame went; what is not IP or not the host's is counted as skipped."""
@@ -93,7 +100,7 @@ class Host:
             return Direction.OUT
         return Direction.IN if destination in self.local else Direction.UNKNOWN
 
-    def _receive(self, frames: FrameBatch, placed: Placement, chosen: Int64s) -> Iterator[Report]:
+    def _receive(self, frames: FrameBatch, placed: Placement, chosen: Int64s) -> Iterator[Part]:
         """Put received frames through the input path, stopping where a timer is due."""
         namespace = self.namespace
         seconds = frames.time_ns[chosen] // _NS
@@ -107,18 +114,18 @@ class Host:
                 high = low + 1 + int(due[0]) if due.shape[0] else high
             part = chosen[low:high]
             batch = _batch(frames, placed, part)
-            heads = self._reporter.heads(batch)
+            heads = heads_of(batch)
             namespace.input(batch)
-            yield from self._report(frames, batch, heads, part, IN)
+            yield self._part(frames, batch, heads, part, IN)
             low = high
 
-    def _inspect(self, frames: FrameBatch, placed: Placement, chosen: Int64s) -> Iterator[Report]:
+    def _inspect(self, frames: FrameBatch, placed: Placement, chosen: Int64s) -> Iterator[Part]:
         """Open what the host sent."""
         if chosen.shape[0]:
             batch = _batch(frames, placed, chosen)
-            heads = self._reporter.heads(batch)
+            heads = heads_of(batch)
             self.namespace.inspect(batch)
-            yield from self._report(frames, batch, heads, chosen, OUT)
+            yield self._part(frames, batch, heads, chosen, OUT)
 
     def _cut(
         self,
@@ -126,21 +133,21 @@ class Host:
         placed: Placement,
         direction: npt.NDArray[np.int8],
         whole: npt.NDArray[np.bool_],
-    ) -> Iterator[Report]:
+    ) -> Iterator[Part]:
         """Report on frames of which the capture has only the beginning."""
         for way, word in ((Direction.IN, IN), (Direction.OUT, OUT)):
             chosen = np.flatnonzero((direction == way) & ~whole)
             if chosen.shape[0]:
                 batch = _batch(frames, placed, chosen)
                 batch.packets["outcome"] = Outcome.UNSUPPORTED_CUT
-                heads = self._reporter.heads(batch)
-                yield from self._report(frames, batch, heads, chosen, word)
+                heads = heads_of(batch)
+                yield self._part(frames, batch, heads, chosen, word)
 
-    def _report(
-        self, frames: FrameBatch, batch: Batch, heads: npt.NDArray[np.uint8], chosen: Int64s, way: str
-    ) -> Iterator[Report]:
-        numbers = (chosen + frames.number).tolist()
-        return self._reporter.reports(batch, heads, numbers, frames.time_ns[chosen].tolist(), way)
+    @staticmethod
+    def _part(
+        frames: FrameBatch, batch: Batch, heads: npt.NDArray[np.uint8], chosen: Int64s, way: str
+    ) -> Part:
+        return Part(batch, heads, chosen + frames.number, frames.time_ns[chosen], way)
 
 
 def _batch(frames: FrameBatch, placed: Placement, chosen: Int64s) -> Batch:

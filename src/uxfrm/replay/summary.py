@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter as Tally
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from uxfrm.explain.report import IN, Report
+import numpy as np
+
+from uxfrm.datapath.batch import Int64s
+from uxfrm.datapath.context import Context
+from uxfrm.explain.report import IN, Part, outcome_words
 from uxfrm.model.dump import StateDump
 from uxfrm.model.outcome import Counter, Outcome
 from uxfrm.namespace import Namespace
@@ -28,25 +32,30 @@ class StateTotal:
 
 
 class Summary:
-    """Counts reports as they pass."""
+    """Counts packets as they pass."""
 
     def __init__(self) -> None:
         self.outcomes: Tally[tuple[str, str]] = Tally()
         self.reasons: Tally[Outcome] = Tally()
         self.states: dict[State, StateTotal] = {}
 
-    def add(self, reports: Iterable[Report]) -> None:
-        """Count a batch of reports."""
-        for report in reports:
-            self.outcomes[report.direction, report.outcome] += 1
-            self.reasons[report.code] += 1
-            state = report.state
+    def add(self, context: Context, part: Part) -> None:
+        """Count a part, packets of one state with one outcome at a time."""
+        p = part.batch.packets
+        if not len(part.batch):
+            return
+        inside = p["depth"] > 0
+        pairs = np.stack([p["outcome"], p["pathgen"][:, 0] * inside, p["path"][:, 0] * inside], axis=1)
+        for (outcome, gen, row), count in _tally(pairs):
+            code = Outcome.of(outcome)
+            words = outcome_words(code, part.direction)[0]
+            self.outcomes[part.direction, words] += count
+            self.reasons[code] += count
+            state = context.state_at(row, gen) if gen else None
             if state is not None:
-                total = self.states.get(state)
-                if total is None:
-                    total = self.states[state] = StateTotal(state)
-                total.frames += 1
-                total.outcomes[report.outcome] += 1
+                total = self.states.setdefault(state, StateTotal(state))
+                total.frames += count
+                total.outcomes[words] += count
 
     def counters(self, namespace: Namespace) -> dict[str, int]:
         """The counters that moved."""
@@ -82,6 +91,13 @@ class Summary:
             "counters": self.counters(host.namespace),
             "states": [_state(total) for total in self.states.values()],
         }
+
+
+def _tally(rows: Int64s) -> Iterator[tuple[list[int], int]]:
+    """Each distinct row of a table, and how often it occurs; in order of first occurrence."""
+    distinct, first, counts = np.unique(rows, axis=0, return_index=True, return_counts=True)
+    for k in np.argsort(first):
+        yield distinct[k].tolist(), int(counts[k])
 
 
 def _state(total: StateTotal) -> dict[str, object]:

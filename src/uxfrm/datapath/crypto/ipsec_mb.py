@@ -18,20 +18,25 @@ from uxfrm.model.algorithm import Algorithm
 NAME = "ipsec_mb"
 
 _LIBRARY = "libIPSec_MB.so.1"
-_VERSION = b"1.3"
+_VERSION = b"1.3."
+_ERRNO = 60
 
 _KEY_EXPAND = {16: 112, 24: 120, 32: 128}
 _GCM_PRECOMPUTE = {16: 448, 24: 456, 32: 464}
 _OFFSETS = {
     k.GCM_ENCRYPT: 256, k.GCM_ENCRYPT + 1: 264, k.GCM_ENCRYPT + 2: 272,
     k.GCM_DECRYPT: 280, k.GCM_DECRYPT + 1: 288, k.GCM_DECRYPT + 2: 296,
-    k.CHACHA_INIT: 920, k.CHACHA_ENCRYPT: 928, k.CHACHA_DECRYPT: 936, k.CHACHA_FINALIZE: 944,
+    k.NEXT_JOB: 64, k.SUBMIT_JOB: 80, k.FLUSH_JOB: 96,
     k.CIPHER_BURST: 992, k.HASH_BURST: 1008,
 }  # fmt: skip
 
+_GCMS = {"rfc4106(gcm(aes))": k.IMB_GCM, "rfc4543(gcm(aes))": k.IMB_GMAC}
 _GCM_KEY_BYTES = 1008
 _EXPANDED = 256
 _STATE = 64
+
+# With ESN a burst borrows the first four bytes of the ICV (see burst): shorter ones are for other engines.
+_LEAST_ICV_BITS = 32
 
 # name: (place in the burst's hash list, offset of the one-block function, hash block, hashlib's name, tag)
 _HMACS: dict[str, tuple[int, int, int, str, int]] = {
@@ -63,8 +68,16 @@ class IpsecMb:
         library.alloc_mb_mgr.restype = ctypes.c_void_p
         library.alloc_mb_mgr.argtypes = [ctypes.c_uint64]
         manager = library.alloc_mb_mgr(0)
+        if not manager:
+            self.problem = "libipsec-mb has no memory for its manager"
+            return
         library.init_mb_mgr_auto(ctypes.c_void_p(manager), None)
-        self._manager = int(manager or 0)
+        error = ctypes.c_int.from_address(manager + _ERRNO).value
+        if error:
+            library.free_mb_mgr(ctypes.c_void_p(manager))
+            self.problem = f"libipsec-mb does not run on this processor (its error {error})"
+            return
+        self._manager = int(manager)
 
     @property
     def available(self) -> bool:
@@ -89,9 +102,9 @@ class IpsecMb:
 
     def aead(self, row: Any, algorithm: Algorithm) -> bool:
         """Set a row up for an AEAD; False where this engine has none."""
-        if algorithm.name == "rfc4106(gcm(aes))":
+        if algorithm.name in _GCMS:
             key = algorithm.key[:-4]
-            row["kind"] = k.IMB_GCM
+            row["kind"] = _GCMS[algorithm.name]
             row["encrypt"] = self._arena.take(_GCM_KEY_BYTES)
             _with_bytes(self._function(_GCM_PRECOMPUTE[len(key)]), key, int(row["encrypt"]))
         elif algorithm.name == "rfc7539esp(chacha20,poly1305)":
@@ -121,7 +134,7 @@ class IpsecMb:
     def auth(self, row: Any, algorithm: Algorithm) -> bool:
         """Set a row up for an integrity algorithm; False where this engine has none."""
         found = _HMACS.get(algorithm.name)
-        if found is None:
+        if found is None or algorithm.icv_bits < _LEAST_ICV_BITS:
             return False
         row["auth"] = k.IMB_HMAC
         row["hash"], one_block, block, name, row["mac_bytes"] = found
@@ -134,7 +147,7 @@ class IpsecMb:
 
     def release(self, row: Any) -> None:
         """Wipe and take back what a row holds of this engine."""
-        if row["kind"] == k.IMB_GCM:
+        if row["kind"] in (k.IMB_GCM, k.IMB_GMAC):
             self._arena.give_back(int(row["encrypt"]), _GCM_KEY_BYTES)
         elif row["kind"] == k.IMB_CHACHA20_POLY1305:
             self._arena.give_back(int(row["encrypt"]), int(row["key_bytes"]))

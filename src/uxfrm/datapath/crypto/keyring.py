@@ -207,6 +207,7 @@ def _proven(engine: str, algorithm: Algorithm) -> bool:
 
 _ENGINE_OF_KIND = {
     k.IMB_GCM: ipsec_mb.NAME,
+    k.IMB_GMAC: ipsec_mb.NAME,
     k.IMB_CHACHA20_POLY1305: ipsec_mb.NAME,
     k.IMB_CBC: ipsec_mb.NAME,
     k.IMB_CTR: ipsec_mb.NAME,

@@ -23,8 +23,9 @@ EVP_CCM = 7
 EVP_GMAC = 8
 EVP_CIPHER = 9
 GCRYPT_CIPHER = 10
+IMB_GMAC = 11
 
-AEADS = (IMB_GCM, IMB_CHACHA20_POLY1305, EVP_AEAD, EVP_CCM, EVP_GMAC)
+AEADS = (IMB_GCM, IMB_GMAC, IMB_CHACHA20_POLY1305, EVP_AEAD, EVP_CCM, EVP_GMAC)
 
 # Integrity algorithms beside a cipher.
 NO_AUTH = 0
@@ -61,10 +62,9 @@ KEYS: Any = numba.from_dtype(KEY_DTYPE)[::1]
     GCM_DECRYPT,
     _GCM_DECRYPT_192,
     _GCM_DECRYPT_256,
-    CHACHA_INIT,
-    CHACHA_ENCRYPT,
-    CHACHA_DECRYPT,
-    CHACHA_FINALIZE,
+    NEXT_JOB,
+    SUBMIT_JOB,
+    FLUSH_JOB,
     CIPHER_BURST,
     HASH_BURST,
     EVP_INIT,
@@ -78,8 +78,8 @@ KEYS: Any = numba.from_dtype(KEY_DTYPE)[::1]
     GCRYPT_ENCRYPT,
     GCRYPT_DECRYPT,
     MEMCPY,
-) = range(24)
-FUNCTIONS = 24
+) = range(23)
+FUNCTIONS = 23
 
 # The scratch buffer: multi-buffer jobs, then per job of a burst an IV and a tag, then room for one message.
 BURST = 128

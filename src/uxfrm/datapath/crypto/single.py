@@ -26,7 +26,7 @@ KEY, HEADER, IV, TEXT, LENGTH, SEQ_HI, RESULT, SPARE = range(8)
 OK, MISMATCH, ERROR, WAITING = 1, 0, -1, 2
 
 _SET_TAG, _GET_TAG = 0x11, 0x10
-_NO_ESN = -1
+NO_ESN = -1
 
 
 @compiled(int64(int64))
@@ -43,9 +43,13 @@ def sound(keys: Any, data: Any, jobs: Any, i: int) -> bool:
         return False
     key = keys[slot]
     header, iv, text, length = jobs[i, HEADER], jobs[i, IV], jobs[i, TEXT], jobs[i, LENGTH]
-    if header < 0 or iv < header + 8 or text < iv + key["iv_bytes"] or length < 0:
+    size = data.shape[0]
+    # Each is known to be small before it is added to another: sums must not wrap around.
+    if header < 0 or header > size or iv < 0 or iv > size or text < 0 or text > size:
         return False
-    if text + length + key["icv_bytes"] > data.shape[0] or text - header > 4096:
+    if length < 0 or length > size - text or key["icv_bytes"] > size - text - length:
+        return False
+    if iv < header + 8 or text < iv + key["iv_bytes"] or text - header > 4096:
         return False
     if text + length - header + 4 > k.MESSAGE_BYTES - 32:
         return False
@@ -55,7 +59,12 @@ def sound(keys: Any, data: Any, jobs: Any, i: int) -> bool:
 @compiled(numba.void(DATA, int64, int64))
 def wipe(data: Any, start: int, length: int) -> None:
     """Zero a text that could not be sealed: it must not leave as clear text."""
-    for at in range(max(start, 0), min(start + max(length, 0), data.shape[0])):
+    size = data.shape[0]
+    if length <= 0 or start >= size:
+        return
+    first = max(start, 0)
+    end = size if length > size - first else min(start + length, size)
+    for at in range(first, end):
         data[at] = 0
 
 
@@ -69,7 +78,7 @@ def equal(a: Any, at: int, b: Any, bt: int, length: int) -> bool:
 
 
 @compiled(numba.void(k.KEYS, DATA, DATA, JOBS, int64, int64))
-def _write_nonce(keys: Any, scratch: Any, data: Any, jobs: Any, i: int, at: int) -> None:
+def write_nonce(keys: Any, scratch: Any, data: Any, jobs: Any, i: int, at: int) -> None:
     """Write salt and explicit IV of job i to scratch[at:]."""
     key = keys[jobs[i, KEY]]
     salt = key["nonce_bytes"]
@@ -81,13 +90,13 @@ def _write_nonce(keys: Any, scratch: Any, data: Any, jobs: Any, i: int, at: int)
 
 
 @compiled(int64(DATA, DATA, JOBS, int64))
-def _write_aad(scratch: Any, data: Any, jobs: Any, i: int) -> int:
+def write_aad(scratch: Any, data: Any, jobs: Any, i: int) -> int:
     """Write SPI, the high half with ESN, and the sequence number to scratch; return how many bytes."""
     header, high = jobs[i, HEADER], jobs[i, SEQ_HI]
     for n in range(4):
         scratch[k.AAD + n] = data[header + n]
     at = k.AAD + 4
-    if high != _NO_ESN:
+    if high != NO_ESN:
         for n in range(4):
             scratch[at + n] = (high >> (24 - 8 * n)) & 0xFF
         at += 4
@@ -104,10 +113,10 @@ def _imb_gcm(functions: Any, keys: Any, scratch: Any, data: Any, jobs: Any, i: i
     key = keys[jobs[i, KEY]]
     s, d = scratch.ctypes.data, data.ctypes.data
     text, length = jobs[i, TEXT], jobs[i, LENGTH]
-    _write_nonce(keys, scratch, data, jobs, i, k.NONCE)
+    write_nonce(keys, scratch, data, jobs, i, k.NONCE)
     aad, aad_length = d + jobs[i, HEADER], 8
-    if jobs[i, SEQ_HI] != _NO_ESN:
-        aad_length = _write_aad(scratch, data, jobs, i)
+    if jobs[i, SEQ_HI] != NO_ESN:
+        aad_length = write_aad(scratch, data, jobs, i)
         aad = s + k.AAD
     size = key["key_bytes"] // 8 - 2
     where = d + text
@@ -127,22 +136,25 @@ def _imb_gcm(functions: Any, keys: Any, scratch: Any, data: Any, jobs: Any, i: i
 
 
 @compiled(int64(I64S, k.KEYS, DATA, DATA, JOBS, int64, numba.boolean))
-def _imb_chacha(functions: Any, keys: Any, scratch: Any, data: Any, jobs: Any, i: int, encrypt: bool) -> int:
+def _imb_gmac(functions: Any, keys: Any, scratch: Any, data: Any, jobs: Any, i: int, encrypt: bool) -> int:
+    """AES-GMAC (RFC 4543): GCM of no text, everything is AAD; it is copied where it is not in one piece."""
     key = keys[jobs[i, KEY]]
     s, d = scratch.ctypes.data, data.ctypes.data
-    text, length = jobs[i, TEXT], jobs[i, LENGTH]
-    _write_nonce(keys, scratch, data, jobs, i, k.NONCE)
-    aad_length = _write_aad(scratch, data, jobs, i)
-    pointer, context = key["encrypt"], s + k.CONTEXT
-    call(functions[k.CHACHA_INIT], (pointer, context, s + k.NONCE, s + k.AAD, aad_length))
-    update = functions[k.CHACHA_ENCRYPT] if encrypt else functions[k.CHACHA_DECRYPT]
-    call(update, (pointer, context, d + text, d + text, length))
-    call(functions[k.CHACHA_FINALIZE], (context, s + k.TAG, 16))
-    if not encrypt:
-        return OK if equal(scratch, k.TAG, data, text + length, 16) else MISMATCH
-    for n in range(16):
-        data[text + length + n] = scratch[k.TAG + n]
-    return OK
+    header, iv, end = jobs[i, HEADER], jobs[i, IV], jobs[i, TEXT] + jobs[i, LENGTH]
+    write_nonce(keys, scratch, data, jobs, i, k.NONCE)
+    aad, aad_length = d + header, end - header
+    if jobs[i, SEQ_HI] != NO_ESN or iv != header + 8:
+        first = write_aad(scratch, data, jobs, i)
+        aad, aad_length = s + k.MESSAGE, first + end - iv
+        call(functions[k.MEMCPY], (aad, s + k.AAD, first))
+        call(functions[k.MEMCPY], (aad + first, d + iv, end - iv))
+    tag = d + end if encrypt else s + k.TAG
+    call(
+        functions[k.GCM_ENCRYPT + key["key_bytes"] // 8 - 2],
+        (key["encrypt"], s + k.CONTEXT, d + end, d + end, 0, s + k.NONCE, aad, aad_length,
+         tag, key["icv_bytes"]),
+    )  # fmt: skip
+    return OK if encrypt or equal(scratch, k.TAG, data, end, key["icv_bytes"]) else MISMATCH
 
 
 # -- libcrypto and libgcrypt, single shot
@@ -157,13 +169,13 @@ def _evp_aead(functions: Any, keys: Any, scratch: Any, data: Any, jobs: Any, i: 
     s, d = scratch.ctypes.data, data.ctypes.data
     text, length, out = jobs[i, TEXT], jobs[i, LENGTH], s + k.LENGTH_OUT
     update, control = functions[k.EVP_UPDATE], functions[k.EVP_CONTROL]
-    _write_nonce(keys, scratch, data, jobs, i, k.NONCE)
-    aad_length = _write_aad(scratch, data, jobs, i)
+    write_nonce(keys, scratch, data, jobs, i, k.NONCE)
+    aad_length = write_aad(scratch, data, jobs, i)
     way = 1 if encrypt else 0
     tag = d + text + length
     if kind == k.EVP_CCM and length == 0:
         # OpenSSL does not look at the tag of an empty CCM text; ESP never has one.
-        return MISMATCH
+        return ERROR
     if as_int(call(functions[k.EVP_INIT], (context, 0, 0, s + k.NONCE, way, 0))) != 1:
         return ERROR
     if kind == k.EVP_CCM:
@@ -197,7 +209,7 @@ def _evp_cipher(functions: Any, keys: Any, scratch: Any, data: Any, jobs: Any, i
     context = key["encrypt"] if encrypt else key["decrypt"]
     iv = d + jobs[i, IV]
     if key["nonce_bytes"]:
-        _write_nonce(keys, scratch, data, jobs, i, k.NONCE)
+        write_nonce(keys, scratch, data, jobs, i, k.NONCE)
         for n in range(12, 16):
             scratch[k.NONCE + n] = 1 if n == 15 else 0
         iv = s + k.NONCE
@@ -232,10 +244,10 @@ def cipher(functions: Any, keys: Any, scratch: Any, data: Any, jobs: Any, i: int
         return _imb_gcm(functions, keys, scratch, data, jobs, i, encrypt)
     if kind == k.NULL_CIPHER:
         return OK
-    if kind == k.IMB_CBC or kind == k.IMB_CTR:
+    if kind == k.IMB_CBC or kind == k.IMB_CTR or kind == k.IMB_CHACHA20_POLY1305:
         return WAITING
-    if kind == k.IMB_CHACHA20_POLY1305:
-        return _imb_chacha(functions, keys, scratch, data, jobs, i, encrypt)
+    if kind == k.IMB_GMAC:
+        return _imb_gmac(functions, keys, scratch, data, jobs, i, encrypt)
     if kind == k.EVP_AEAD or kind == k.EVP_CCM or kind == k.EVP_GMAC:
         return _evp_aead(functions, keys, scratch, data, jobs, i, encrypt)
     if kind == k.EVP_CIPHER:
@@ -258,7 +270,7 @@ def _evp_mac(functions: Any, keys: Any, scratch: Any, data: Any, jobs: Any, i: i
         return ERROR
     length = jobs[i, TEXT] + jobs[i, LENGTH] - header
     call(functions[k.MAC_UPDATE], (context, d + header, length))
-    if high != _NO_ESN:
+    if high != NO_ESN:
         for n in range(4):
             scratch[k.AAD + n] = (high >> (24 - 8 * n)) & 0xFF
         call(functions[k.MAC_UPDATE], (context, s + k.AAD, 4))
@@ -278,7 +290,7 @@ def _xcbc(functions: Any, keys: Any, scratch: Any, data: Any, jobs: Any, i: int)
     length = jobs[i, TEXT] + jobs[i, LENGTH] - header
     for n in range(length):
         scratch[k.MESSAGE + n] = data[header + n]
-    if high != _NO_ESN:
+    if high != NO_ESN:
         for n in range(4):
             scratch[k.MESSAGE + length + n] = (high >> (24 - 8 * n)) & 0xFF
         length += 4
