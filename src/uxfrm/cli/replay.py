@@ -259,12 +259,12 @@ def _sinks(
     """Open everything that reports go to."""
     colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
     text = None if as_json or quiet else sys.stdout.write
-    if text is not None:
-        text(header(colour))
     json = sys.stdout.buffer.write if as_json and not quiet else None
     capture = None
     if written is not None:
         capture = PcapngWriter(files.enter_context(_create(written)))
+    if text is not None:
+        text(header(colour))
     lines = Lines(host.reporter, colour, only)
     return Sinks(host, text, json, capture, lines, only, Summary())
 

@@ -15,7 +15,7 @@ from numba import int64
 
 from uxfrm.compiled import compiled
 from uxfrm.datapath.crypto import kinds as k
-from uxfrm.datapath.crypto.calls import call
+from uxfrm.datapath.crypto.calls import call, load, store
 from uxfrm.datapath.crypto.single import (
     DATA,
     ERROR,
@@ -33,6 +33,7 @@ from uxfrm.datapath.crypto.single import (
     SPARE,
     TEXT,
     WAITING,
+    copy,
     equal,
     write_aad,
     write_nonce,
@@ -63,25 +64,22 @@ def _cipher_job(keys: Any, scratch: Any, data: Any, jobs: Any, i: int, words: An
     """Describe job i's cipher as IMB_JOB `number`; a counter block is made in scratch."""
     key = keys[jobs[i, KEY]]
     at = number * k.JOB_WORDS
-    for n in range(k.JOB_WORDS):
-        words[at + n] = 0
     words[at + _ENC] = key["encrypt"]
     words[at + _DEC] = key["decrypt"]
     words[at + _KEY_LENGTH] = key["key_bytes"]
     words[at + _SRC] = data.ctypes.data + jobs[i, TEXT]
     words[at + _DST] = data.ctypes.data + jobs[i, TEXT]
+    words[at + _CIPHER_AT] = words[at + _STATUS_MODE] = 0
     words[at + _CIPHER_LENGTH] = jobs[i, LENGTH]
     words[at + _IV_LENGTH] = 16
     if key["kind"] == k.IMB_CBC:
         words[at + _IV] = data.ctypes.data + jobs[i, IV]
         return
-    block = k.IV_AREA + number * 16
-    for n in range(4):
-        scratch[block + n] = key["nonce"][n]
-        scratch[block + 12 + n] = 1 if n == 3 else 0
-    for n in range(8):
-        scratch[block + 4 + n] = data[jobs[i, IV] + n]
-    words[at + _IV] = scratch.ctypes.data + block
+    block = scratch.ctypes.data + k.IV_AREA + number * 16
+    write_nonce(key, data.ctypes.data + jobs[i, IV], block)
+    # The counter starts at 1, in network order.
+    store(block + 8, (load(block + 8) & 0xFFFFFFFF) | 1 << 56)
+    words[at + _IV] = block
 
 
 @compiled(numba.void(I64S, k.KEYS, DATA, DATA, JOBS, int64, int64, int64, numba.boolean), allocates=True)
@@ -153,14 +151,14 @@ def _chacha(functions: Any, keys: Any, scratch: Any, data: Any, jobs: Any, count
         if jobs[i, RESULT] != WAITING or keys[jobs[i, KEY]]["kind"] != k.IMB_CHACHA20_POLY1305:
             continue
         text, length = jobs[i, TEXT], jobs[i, LENGTH]
-        write_nonce(keys, scratch, data, jobs, i, k.NONCE)
-        words[_AAD_LENGTH] = write_aad(scratch, data, jobs, i)
+        write_nonce(keys[jobs[i, KEY]], d + jobs[i, IV], s + k.NONCE)
+        words[_AAD_LENGTH] = write_aad(d + jobs[i, HEADER], jobs[i, SEQ_HI], s + k.AAD)
         words[_ENC] = words[_DEC] = keys[jobs[i, KEY]]["encrypt"]
         words[_SRC] = words[_DST] = d + text
         words[_CIPHER_LENGTH] = words[_HASH_LENGTH] = length
         words[_TAG] = d + text + length if encrypt else s + k.TAG
         result = _submit(functions, scratch)
-        if result == OK and not encrypt and not equal(scratch, k.TAG, data, text + length, 16):
+        if result == OK and not encrypt and not equal(s + k.TAG, d + text + length, 16):
             result = MISMATCH
         jobs[i, RESULT] = result
 
@@ -198,11 +196,10 @@ def _hash_job(keys: Any, scratch: Any, data: Any, jobs: Any, i: int, words: Any,
     """
     key = keys[jobs[i, KEY]]
     at = number * k.JOB_WORDS
-    for n in range(k.JOB_WORDS):
-        words[at + n] = 0
     end = jobs[i, TEXT] + jobs[i, LENGTH]
     high = jobs[i, SEQ_HI]
     words[at + _SRC] = data.ctypes.data + jobs[i, HEADER]
+    words[at + _HASH_AT] = words[at + _STATUS_MODE] = 0
     words[at + _HASH_LENGTH] = end - jobs[i, HEADER] + (0 if high == NO_ESN else 4)
     words[at + _TAG] = scratch.ctypes.data + k.TAG_AREA + number * 64
     words[at + _TAG_LENGTH] = key["mac_bytes"]
@@ -221,18 +218,17 @@ def _hash_done(
     """Write or compare the tag of job i."""
     icv = keys[jobs[i, KEY]]["icv_bytes"]
     end = jobs[i, TEXT] + jobs[i, LENGTH]
-    tag = k.TAG_AREA + number * 64
+    tag = scratch.ctypes.data + k.TAG_AREA + number * 64
     if jobs[i, SEQ_HI] != NO_ESN:
         for n in range(4):
             data[end + n] = scratch[k.IV_AREA + number * 16 + n]
     if not good:
         jobs[i, RESULT] = ERROR
     elif encrypt:
-        for n in range(icv):
-            data[end + n] = scratch[tag + n]
+        copy(data.ctypes.data + end, tag, icv)
         jobs[i, RESULT] = OK
     else:
-        jobs[i, RESULT] = OK if equal(scratch, tag, data, end, icv) else MISMATCH
+        jobs[i, RESULT] = OK if equal(tag, data.ctypes.data + end, icv) else MISMATCH
 
 
 @compiled(numba.void(I64S, k.KEYS, DATA, DATA, JOBS, int64, int64, numba.boolean), allocates=True)

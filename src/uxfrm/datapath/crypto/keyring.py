@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -37,11 +38,13 @@ class Engine(Protocol):
 
     def release(self, row: Any) -> None: ...
 
+    def close(self) -> None: ...
+
 
 def default_engines() -> tuple[str, ...]:
     """All engines in order of preference, or those that UXFRM_ENGINES names."""
     named = os.environ.get("UXFRM_ENGINES")
-    return tuple(named.split(",")) if named else ENGINES
+    return tuple(name.strip() for name in named.split(",")) if named else ENGINES
 
 
 class Keyring:
@@ -114,8 +117,8 @@ class Keyring:
             else:
                 self._add_auth(row, auth)
                 self._add_crypt(row, crypt)
-        except XfrmError:
-            self.remove(slot)
+        except BaseException:
+            self._release(slot)
             raise
         return slot
 
@@ -156,6 +159,11 @@ class Keyring:
 
     def remove(self, slot: int) -> None:
         """Wipe a slot's key material; the slot is used again later."""
+        if not self.rows[slot]["kind"]:
+            raise ValueError(f"slot {slot} holds no key: it was removed before")
+        self._release(slot)
+
+    def _release(self, slot: int) -> None:
         for engine in self._engines.values():
             engine.release(self.rows[slot])
         self.rows[slot] = np.zeros((), k.KEY_DTYPE)
@@ -163,12 +171,14 @@ class Keyring:
 
     def _take(self) -> int:
         if not self._free:
-            old = self.rows.shape[0]
-            capacity = old * 2 if old < 65536 else old + old // 4
-            rows = np.zeros(capacity, k.KEY_DTYPE)
-            rows[:old] = self.rows
-            self.rows = rows
-            self._free.extend(range(capacity - 1, old - 1, -1))
+            old = self.rows
+            capacity = len(old) * 2 if len(old) < 65536 else len(old) + len(old) // 4
+            self.rows = np.zeros(capacity, k.KEY_DTYPE)
+            self.rows[: len(old)] = old
+            # Whoever still holds the old rows must find no key there.
+            size = len(old)
+            old[:] = np.zeros((), k.KEY_DTYPE)
+            self._free.extend(range(capacity - 1, size - 1, -1))
         return self._free.pop()
 
     def engine_of(self, slot: int) -> str:
@@ -181,7 +191,16 @@ class Keyring:
         """Wipe all key material. The keyring is of no use afterwards."""
         for slot in np.flatnonzero(self.rows["kind"]):
             self.remove(int(slot))
+        self.functions[:] = 0
+        for engine in self._engines.values():
+            engine.close()
+        self._engines.clear()
         self._arena.wipe()
+
+    def __del__(self) -> None:
+        # A constructor that raised has left nothing to free; at exit the process frees everything.
+        if "_free" in self.__dict__ and not sys.is_finalizing():
+            self.close()
 
 
 # Known-answer tests that were run, and how they ended; one keyring per engine runs them.
@@ -222,4 +241,4 @@ _ENGINE_OF_AUTH = {k.IMB_HMAC: ipsec_mb.NAME, k.EVP_MAC: libcrypto.NAME, k.EVP_X
 
 def _set_nonce(row: Any, nonce: bytes) -> None:
     row["nonce_bytes"] = len(nonce)
-    row["nonce"][: len(nonce)] = np.frombuffer(nonce, np.uint8)
+    row["nonce"] = int.from_bytes(nonce, sys.byteorder)

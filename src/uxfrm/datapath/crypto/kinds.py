@@ -40,8 +40,8 @@ KEY_DTYPE = np.dtype(
         ("icv_bytes", np.int64),
         ("iv_bytes", np.int64),
         ("block", np.int64),
-        ("nonce", np.uint8, (4,)),  # salt or nonce, as many bytes as `nonce_bytes`
-        ("nonce_bytes", np.int32),
+        ("nonce", np.int64),  # salt or nonce: its bytes in the order of memory, then zeros
+        ("nonce_bytes", np.int64),
         ("key_bytes", np.int64),  # of the cipher proper: 16, 24 or 32 with AES
         ("encrypt", np.int64),  # pointer: key data or context
         ("decrypt", np.int64),
@@ -51,7 +51,8 @@ KEY_DTYPE = np.dtype(
     ],
     align=True,
 )
-KEYS: Any = numba.from_dtype(KEY_DTYPE)[::1]
+KEY: Any = numba.from_dtype(KEY_DTYPE)
+KEYS: Any = KEY[::1]
 
 # Places in the function table.
 (

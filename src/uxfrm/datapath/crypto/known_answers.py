@@ -1,49 +1,79 @@
-"""Known-answer tests: an engine seals and opens what a Linux kernel sealed, or is not used.
+"""Known-answer tests: an engine seals and opens what is known from elsewhere, or is not used.
 
-They run through the compiled functions, once per process and algorithm, when the algorithm is first asked
-for. Algorithms without a recorded packet (Serpent, SM4, SM3) rest on the tests alone.
+What is known: packets that a Linux kernel sealed, and published vectors where none was recorded. They run
+through the compiled functions, once per process, algorithm and key size, when that is first asked for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from uxfrm.datapath.crypto import batch, single
-from uxfrm.datapath.crypto.known_answers_data import ROWS, Row
+from uxfrm.datapath.crypto.known_answers_data import ROWS, Named, Row
+from uxfrm.datapath.crypto.known_answers_published import PUBLISHED, Published
 from uxfrm.model import algorithm as algo
 from uxfrm.model.algorithm import Algorithm
 
 if TYPE_CHECKING:
     from uxfrm.datapath.crypto.keyring import Keyring
 
-Make = Callable[[], "Keyring"]
+Answer = Row | Published
 
 
-def rows_for(algorithm: Algorithm) -> list[Row]:
-    """The recorded packets of an algorithm, those with its key length first."""
-    found = [row for row in ROWS for part in row[1:4] if part is not None and part[0] == algorithm.name]
-    return sorted(found, key=lambda row: _key_bytes(row, algorithm.name) != len(algorithm.key))
+def rows_for(algorithm: Algorithm) -> list[Answer]:
+    """All that is known of an algorithm, what has its key length first."""
+    answers: tuple[Answer, ...] = (*ROWS, *PUBLISHED)
+    found = [(answer, part) for answer in answers for part in _parts(answer) if part[0] == algorithm.name]
+    found.sort(key=lambda pair: len(pair[1][1]) // 2 != len(algorithm.key))
+    return [answer for answer, _ in found]
 
 
-def _key_bytes(row: Row, name: str) -> int:
-    return next(len(part[1]) // 2 for part in row[1:4] if part is not None and part[0] == name)
+def _parts(answer: Answer) -> list[Named]:
+    return [part for part in answer[1:4] if isinstance(part, tuple)]
 
 
-def holds(keyring: Keyring, row: Row) -> bool:
-    """True when `keyring` opens the recorded packet, refuses it damaged, and seals it to the same bytes."""
-    _, aead, auth, crypt, esn, packet = row
-    slot = keyring.add(
-        aead=None if aead is None else algo.aead(aead[0], bytes.fromhex(aead[1]), aead[2]),
-        auth=None if auth is None else algo.auth_trunc(auth[0], bytes.fromhex(auth[1]), auth[2]),
-        crypt=None if crypt is None else algo.crypt(crypt[0], bytes.fromhex(crypt[1])),
-    )
+def holds(keyring: Keyring, answer: Answer) -> bool:
+    """True when `keyring` seals as is known, opens that again, and refuses it damaged."""
+    if len(answer) == 7:
+        _, auth, crypt, *texts = answer
+        header, iv, text, sealed = (bytes.fromhex(part) for part in texts)
+        slot = _slot(keyring, None, auth, crypt)
+        try:
+            return _sealed(keyring, slot, header + iv, text, sealed)
+        finally:
+            keyring.remove(slot)
+    _, aead, auth, cipher, esn, packet = answer
+    slot = _slot(keyring, aead, auth, cipher)
     try:
         return _round(keyring, slot, bytes.fromhex(packet), 0 if esn else -1)
     finally:
         keyring.remove(slot)
+
+
+def _slot(keyring: Keyring, aead: Named | None, auth: Named | None, crypt: Named | None) -> int:
+    return keyring.add(
+        aead=None if aead is None else algo.aead(aead[0], bytes.fromhex(aead[1]), aead[2]),
+        auth=None if auth is None else algo.auth_trunc(auth[0], bytes.fromhex(auth[1]), auth[2]),
+        crypt=None if crypt is None else algo.crypt(crypt[0], bytes.fromhex(crypt[1])),
+    )
+
+
+def _sealed(keyring: Keyring, slot: int, head: bytes, text: bytes, sealed: bytes) -> bool:
+    """Seal a published text, damage and open it."""
+    key = keyring.rows[slot]
+    icv = int(key["icv_bytes"])
+    job = [slot, 0, 8, 8 + int(key["iv_bytes"]), len(text), -1, 0, 0]
+    data = np.frombuffer(bytearray(head + text + bytes(icv)), np.uint8)
+    if _run(batch.seal, keyring, data, job) != single.OK or data.tobytes() != head + sealed:
+        return False
+    if icv:
+        damaged = data.copy()
+        damaged[-1] ^= 1
+        if _run(batch.open_, keyring, damaged, job) != single.MISMATCH:
+            return False
+    return _run(batch.open_, keyring, data, job) == single.OK and data.tobytes().startswith(head + text)
 
 
 def _round(keyring: Keyring, slot: int, packet: bytes, high: int) -> bool:

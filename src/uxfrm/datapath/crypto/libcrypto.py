@@ -81,6 +81,8 @@ class Libcrypto:
     def __init__(self, arena: Arena) -> None:
         self._arena = arena
         self._fetched: dict[bytes, Any] = {}
+        self._macs: dict[bytes, Any] = {}
+        self._providers: list[Any] = []
         self.problem = ""
         self._library: Any = None
         try:
@@ -88,13 +90,16 @@ class Libcrypto:
         except OSError:
             self.problem = "OpenSSL 3 is not installed"
             return
-        for name in _POINTERS:
-            getattr(library, name).restype = ctypes.c_void_p
+        for function in _POINTERS:
+            getattr(library, function).restype = ctypes.c_void_p
         self._library = library
         self._context = ctypes.c_void_p(library.OSSL_LIB_CTX_new())
-        for provider in (b"default", b"legacy"):
-            if not library.OSSL_PROVIDER_load(self._context, provider):
-                self.problem = f"OpenSSL's {provider.decode()} provider is missing: some old ciphers are too"
+        for name in (b"default", b"legacy"):
+            provider = library.OSSL_PROVIDER_load(self._context, name)
+            if provider:
+                self._providers.append(ctypes.c_void_p(provider))
+            else:
+                self.problem = f"OpenSSL's {name.decode()} provider is missing: some old ciphers are too"
 
     @property
     def available(self) -> bool:
@@ -124,6 +129,7 @@ class Libcrypto:
             # A CCM context works only in the direction that it was keyed for.
             decrypt = self._keyed_aead(names[len(key)], key, iv_bytes, 0, algorithm.icv_bits // 8)
         if encrypt is None or decrypt is None:
+            self._drop(encrypt, decrypt)
             return False
         row["kind"] = kind
         row["encrypt"], row["decrypt"] = encrypt.value, decrypt.value
@@ -154,6 +160,7 @@ class Libcrypto:
         encrypt = self._keyed(name, key, 1)
         decrypt = self._keyed(name, key, 0)
         if encrypt is None or decrypt is None:
+            self._drop(encrypt, decrypt)
             return False
         row["kind"] = k.EVP_CIPHER
         row["encrypt"], row["decrypt"] = encrypt.value, decrypt.value
@@ -173,8 +180,11 @@ class Libcrypto:
 
     def _mac(self, row: Any, kind: bytes, option: bytes, value: bytes, key: bytes, size: int) -> bool:
         library = self._library
-        mac = library.EVP_MAC_fetch(self._context, kind, None)
-        context = ctypes.c_void_p(library.EVP_MAC_CTX_new(ctypes.c_void_p(mac)))
+        if kind not in self._macs:
+            self._macs[kind] = ctypes.c_void_p(library.EVP_MAC_fetch(self._context, kind, None))
+        if not self._macs[kind].value:
+            return False
+        context = ctypes.c_void_p(library.EVP_MAC_CTX_new(self._macs[kind]))
         parameters = (_Parameter * 2)()
         parameters[0] = _Parameter(option, _UTF8_STRING, value, len(value), 0)
         # An empty key is a key: the pointer must not be NULL.
@@ -224,7 +234,26 @@ class Libcrypto:
             free(ctypes.c_void_p(ctypes.c_uint64.from_address(keys + _XCBC_KEYS).value))
             self._arena.give_back(keys, _XCBC_KEYS + 8)
 
+    def close(self) -> None:
+        """Free the library context. Rows that still hold contexts of it must have been released."""
+        if self._library is None:
+            return
+        for cipher in self._fetched.values():
+            self._library.EVP_CIPHER_free(cipher)
+        for mac in self._macs.values():
+            self._library.EVP_MAC_free(mac)
+        for provider in self._providers:
+            self._library.OSSL_PROVIDER_unload(provider)
+        self._library.OSSL_LIB_CTX_free(self._context)
+        self._library = None
+
     # -- contexts
+
+    def _drop(self, *contexts: Any) -> None:
+        """Free what was made before OpenSSL refused."""
+        for context in contexts:
+            if context is not None:
+                self._library.EVP_CIPHER_CTX_free(context)
 
     def _fetch(self, name: bytes) -> Any:
         found = self._fetched.get(name)

@@ -72,3 +72,6 @@ class Libgcrypt:
         """Close what a row holds of this engine; the library wipes it."""
         if row["kind"] == k.GCRYPT_CIPHER:
             self._library.gcry_cipher_close(ctypes.c_void_p(int(row["encrypt"])))
+
+    def close(self) -> None:
+        """Nothing is the engine's own: the library lives as long as the process."""

@@ -14,7 +14,7 @@ from numba import int64
 
 from uxfrm.compiled import compiled
 from uxfrm.datapath.crypto import kinds as k
-from uxfrm.datapath.crypto.calls import call
+from uxfrm.datapath.crypto.calls import call, load, load_byte, store, store_byte
 
 DATA: Any = numba.uint8[::1]
 I64S: Any = int64[::1]
@@ -35,25 +35,21 @@ def as_int(register: int) -> int:
     return ((register & 0xFFFFFFFF) ^ 0x80000000) - 0x80000000
 
 
-@compiled(numba.boolean(k.KEYS, DATA, JOBS, int64))
-def sound(keys: Any, data: Any, jobs: Any, i: int) -> bool:
-    """True when everything job i touches lies inside the buffer and its lengths suit the cipher."""
-    slot = jobs[i, KEY]
-    if slot < 0 or slot >= keys.shape[0]:
-        return False
-    key = keys[slot]
-    header, iv, text, length = jobs[i, HEADER], jobs[i, IV], jobs[i, TEXT], jobs[i, LENGTH]
-    size = data.shape[0]
-    # Each is known to be small before it is added to another: sums must not wrap around.
+@compiled(numba.boolean(k.KEY, int64, int64, int64, int64, int64))
+def sound(key: Any, size: int, header: int, iv: int, text: int, length: int) -> bool:
+    """True when all that a job touches lies inside a buffer of `size` bytes and suits the cipher.
+
+    Each figure is known to be small before it is added to another: sums must not wrap around.
+    """
     if header < 0 or header > size or iv < 0 or iv > size or text < 0 or text > size:
         return False
     if length < 0 or length > size - text or key["icv_bytes"] > size - text - length:
         return False
     if iv < header + 8 or text < iv + key["iv_bytes"] or text - header > 4096:
         return False
-    if text + length - header + 4 > k.MESSAGE_BYTES - 32:
+    if text + length - header + 4 > k.MESSAGE_BYTES - 32 or key["kind"] == k.NO_KEY:
         return False
-    return bool(key["kind"] != k.NO_KEY and length % max(key["block"], 1) == 0)
+    return bool(key["block"] <= 1 or length % key["block"] == 0)
 
 
 @compiled(numba.void(DATA, int64, int64))
@@ -68,71 +64,89 @@ def wipe(data: Any, start: int, length: int) -> None:
         data[at] = 0
 
 
-@compiled(numba.boolean(DATA, int64, DATA, int64, int64))
-def equal(a: Any, at: int, b: Any, bt: int, length: int) -> bool:
-    """Compare two tags in constant time."""
+@compiled(numba.boolean(int64, int64, int64))
+def equal(a: int, b: int, length: int) -> bool:
+    """Compare the tags at two addresses in constant time."""
     difference = 0
-    for n in range(length):
-        difference |= int(a[at + n]) ^ int(b[bt + n])
+    whole = length - length % 8
+    for n in range(0, whole, 8):
+        difference |= load(a + n) ^ load(b + n)
+    for n in range(whole, length):
+        difference |= load_byte(a + n) ^ load_byte(b + n)
     return difference == 0
 
 
-@compiled(numba.void(k.KEYS, DATA, DATA, JOBS, int64, int64))
-def write_nonce(keys: Any, scratch: Any, data: Any, jobs: Any, i: int, at: int) -> None:
-    """Write salt and explicit IV of job i to scratch[at:]."""
-    key = keys[jobs[i, KEY]]
-    salt = key["nonce_bytes"]
-    for n in range(salt):
-        scratch[at + n] = key["nonce"][n]
-    iv = jobs[i, IV]
-    for n in range(8):
-        scratch[at + salt + n] = data[iv + n]
+@compiled(numba.void(int64, int64, int64))
+def copy(to: int, source: int, length: int) -> None:
+    """Copy a tag."""
+    whole = length - length % 8
+    for n in range(0, whole, 8):
+        store(to + n, load(source + n))
+    for n in range(whole, length):
+        store_byte(to + n, load_byte(source + n))
 
 
-@compiled(int64(DATA, DATA, JOBS, int64))
-def write_aad(scratch: Any, data: Any, jobs: Any, i: int) -> int:
-    """Write SPI, the high half with ESN, and the sequence number to scratch; return how many bytes."""
-    header, high = jobs[i, HEADER], jobs[i, SEQ_HI]
-    for n in range(4):
-        scratch[k.AAD + n] = data[header + n]
-    at = k.AAD + 4
-    if high != NO_ESN:
-        for n in range(4):
-            scratch[at + n] = (high >> (24 - 8 * n)) & 0xFF
-        at += 4
-    for n in range(4):
-        scratch[at + n] = data[header + 4 + n]
-    return at + 4 - k.AAD
+@compiled(numba.void(k.KEY, int64, int64))
+def write_nonce(key: Any, iv: int, to: int) -> None:
+    """Write salt and explicit IV, given by its address, to the address `to`."""
+    store(to, key["nonce"])
+    store(to + key["nonce_bytes"], load(iv))
+
+
+@compiled(int64(int64))
+def big_endian(high: int) -> int:
+    """A sequence number's high half, as a word that memory holds in network order."""
+    return (high >> 24 & 0xFF) | (high >> 8 & 0xFF00) | (high << 8 & 0xFF0000) | (high & 0xFF) << 24
+
+
+@compiled(int64(int64, int64, int64))
+def write_aad(header: int, high: int, to: int) -> int:
+    """Write SPI, the high half with ESN, and the sequence number to an address; return how many bytes."""
+    words = load(header)
+    store(to, words)
+    if high == NO_ESN:
+        return 8
+    store(to + 4, (words & ~0xFFFFFFFF) | big_endian(high))
+    return 12
 
 
 # -- libipsec-mb, single shot
 
 
-@compiled(int64(I64S, k.KEYS, DATA, DATA, JOBS, int64, numba.boolean))
-def _imb_gcm(functions: Any, keys: Any, scratch: Any, data: Any, jobs: Any, i: int, encrypt: bool) -> int:
-    key = keys[jobs[i, KEY]]
-    s, d = scratch.ctypes.data, data.ctypes.data
-    text, length = jobs[i, TEXT], jobs[i, LENGTH]
-    write_nonce(keys, scratch, data, jobs, i, k.NONCE)
-    aad, aad_length = d + jobs[i, HEADER], 8
-    if jobs[i, SEQ_HI] != NO_ESN:
-        aad_length = write_aad(scratch, data, jobs, i)
-        aad = s + k.AAD
+@compiled(int64(I64S, k.KEY, int64, int64, int64, int64, int64, int64, int64, numba.boolean))
+def imb_gcm(
+    functions: Any,
+    key: Any,
+    s: int,
+    d: int,
+    header: int,
+    iv: int,
+    text: int,
+    length: int,
+    high: int,
+    encrypt: bool,
+) -> int:
+    """AES-GCM. `s` and `d` are the addresses of scratch and data; the others a job's columns."""
+    write_nonce(key, d + iv, s + k.NONCE)
+    aad, aad_length = d + header, 8
+    if high != NO_ESN:
+        aad, aad_length = s + k.AAD, write_aad(d + header, high, s + k.AAD)
     size = key["key_bytes"] // 8 - 2
     where = d + text
+    icv = key["icv_bytes"]
     if encrypt:
         call(
             functions[k.GCM_ENCRYPT + size],
             (key["encrypt"], s + k.CONTEXT, where, where, length, s + k.NONCE, aad, aad_length,
-             where + length, key["icv_bytes"]),
+             where + length, icv),
         )  # fmt: skip
         return OK
     call(
         functions[k.GCM_DECRYPT + size],
         (key["encrypt"], s + k.CONTEXT, where, where, length, s + k.NONCE, aad, aad_length,
-         s + k.TAG, key["icv_bytes"]),
+         s + k.TAG, icv),
     )  # fmt: skip
-    return OK if equal(scratch, k.TAG, data, text + length, key["icv_bytes"]) else MISMATCH
+    return OK if equal(s + k.TAG, where + length, icv) else MISMATCH
 
 
 @compiled(int64(I64S, k.KEYS, DATA, DATA, JOBS, int64, numba.boolean))
@@ -141,12 +155,12 @@ def _imb_gmac(functions: Any, keys: Any, scratch: Any, data: Any, jobs: Any, i: 
     key = keys[jobs[i, KEY]]
     s, d = scratch.ctypes.data, data.ctypes.data
     header, iv, end = jobs[i, HEADER], jobs[i, IV], jobs[i, TEXT] + jobs[i, LENGTH]
-    write_nonce(keys, scratch, data, jobs, i, k.NONCE)
+    write_nonce(key, d + iv, s + k.NONCE)
     aad, aad_length = d + header, end - header
     if jobs[i, SEQ_HI] != NO_ESN or iv != header + 8:
-        first = write_aad(scratch, data, jobs, i)
-        aad, aad_length = s + k.MESSAGE, first + end - iv
-        call(functions[k.MEMCPY], (aad, s + k.AAD, first))
+        aad = s + k.MESSAGE
+        first = write_aad(d + header, jobs[i, SEQ_HI], aad)
+        aad_length = first + end - iv
         call(functions[k.MEMCPY], (aad + first, d + iv, end - iv))
     tag = d + end if encrypt else s + k.TAG
     call(
@@ -154,7 +168,7 @@ def _imb_gmac(functions: Any, keys: Any, scratch: Any, data: Any, jobs: Any, i: 
         (key["encrypt"], s + k.CONTEXT, d + end, d + end, 0, s + k.NONCE, aad, aad_length,
          tag, key["icv_bytes"]),
     )  # fmt: skip
-    return OK if encrypt or equal(scratch, k.TAG, data, end, key["icv_bytes"]) else MISMATCH
+    return OK if encrypt or equal(s + k.TAG, d + end, key["icv_bytes"]) else MISMATCH
 
 
 # -- libcrypto and libgcrypt, single shot
@@ -169,8 +183,8 @@ def _evp_aead(functions: Any, keys: Any, scratch: Any, data: Any, jobs: Any, i: 
     s, d = scratch.ctypes.data, data.ctypes.data
     text, length, out = jobs[i, TEXT], jobs[i, LENGTH], s + k.LENGTH_OUT
     update, control = functions[k.EVP_UPDATE], functions[k.EVP_CONTROL]
-    write_nonce(keys, scratch, data, jobs, i, k.NONCE)
-    aad_length = write_aad(scratch, data, jobs, i)
+    write_nonce(key, d + jobs[i, IV], s + k.NONCE)
+    aad_length = write_aad(d + jobs[i, HEADER], jobs[i, SEQ_HI], s + k.AAD)
     way = 1 if encrypt else 0
     tag = d + text + length
     if kind == k.EVP_CCM and length == 0:
@@ -209,7 +223,7 @@ def _evp_cipher(functions: Any, keys: Any, scratch: Any, data: Any, jobs: Any, i
     context = key["encrypt"] if encrypt else key["decrypt"]
     iv = d + jobs[i, IV]
     if key["nonce_bytes"]:
-        write_nonce(keys, scratch, data, jobs, i, k.NONCE)
+        write_nonce(key, iv, s + k.NONCE)
         for n in range(12, 16):
             scratch[k.NONCE + n] = 1 if n == 15 else 0
         iv = s + k.NONCE
@@ -238,10 +252,8 @@ def _gcrypt(functions: Any, keys: Any, scratch: Any, data: Any, jobs: Any, i: in
 
 @compiled(int64(I64S, k.KEYS, DATA, DATA, JOBS, int64, numba.boolean))
 def cipher(functions: Any, keys: Any, scratch: Any, data: Any, jobs: Any, i: int, encrypt: bool) -> int:
-    """Run job i's cipher at once, or leave it WAITING for a burst."""
+    """Run job i's cipher at once, or leave it WAITING for a burst. AES-GCM is `imb_gcm`."""
     kind = keys[jobs[i, KEY]]["kind"]
-    if kind == k.IMB_GCM:
-        return _imb_gcm(functions, keys, scratch, data, jobs, i, encrypt)
     if kind == k.NULL_CIPHER:
         return OK
     if kind == k.IMB_CBC or kind == k.IMB_CTR or kind == k.IMB_CHACHA20_POLY1305:
