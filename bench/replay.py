@@ -9,14 +9,13 @@ summary alone.
 
 from __future__ import annotations
 
+import json
 import os
 import re
-import resource
 import struct
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import BinaryIO
 
@@ -139,18 +138,27 @@ def write_batch(
     return some
 
 
-def measure(capture: Path, setup: Path, options: list[str]) -> tuple[float, float]:
+# A process of its own measures: a child's peak counts what its parent held when it was made.
+CHILD = """
+import json, resource, subprocess, sys, time
+start = time.perf_counter()
+with open(sys.argv[1], "wb") as output:
+    done = subprocess.run(sys.argv[2:], stdout=output, stderr=subprocess.STDOUT)
+spent = time.perf_counter() - start
+print(json.dumps([done.returncode, spent, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024]))
+"""
+
+
+def measure(capture: Path, setup: Path, options: list[str], output: Path) -> tuple[float, float]:
     """Seconds and peak megabytes of one run."""
     command = [sys.executable, "-m", "uxfrm.cli.main", "replay", str(capture), "--setup", str(setup),
                "--mac", OURS.hex(":"), *options]  # fmt: skip
-    with tempfile.TemporaryFile() as output:
-        start = time.perf_counter()
-        done = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, check=False)
-        spent = time.perf_counter() - start
-        output.seek(0)
-        if done.returncode or not re.search(rb"delivered", output.read()):
-            raise SystemExit("the replay failed: the figures would mean nothing")
-    return spent, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    child = [sys.executable, "-c", CHILD, str(output), *command]
+    done = subprocess.run(child, check=True, capture_output=True)
+    status, seconds, peak = json.loads(done.stdout)
+    if status or not re.search(rb"delivered", output.read_bytes()):
+        raise SystemExit("the replay failed: the figures would mean nothing")
+    return seconds, peak
 
 
 def main(arguments: list[str]) -> None:
@@ -164,7 +172,7 @@ def main(arguments: list[str]) -> None:
         if not (capture.exists() and setup.exists()):
             make(folder, count)
         for what, options in (("summary only", ["-q"]), ("listing", []), ("JSON", ["--json"])):
-            seconds, peak = measure(capture, setup, options)
+            seconds, peak = measure(capture, setup, options, folder / "output")
             rows.append({"output": what, "packets": count, "MB": capture.stat().st_size // 1_000_000,
                          "seconds": seconds, "packets/s": count / seconds, "peak MB": peak})  # fmt: skip
     finish(rows, arguments)

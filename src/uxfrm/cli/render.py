@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 import msgspec
 
 from uxfrm.explain.oneline import one_line
-from uxfrm.explain.report import Fate, Part, Report, Reporter, Row
+from uxfrm.explain.report import Fate, Part, Report, Reporter
 
 _HEADER = (
     f"{'frame':>7} {'time':<15} {'':<3} {'outer addresses':<33} {'proto':<6} {'spi':<10} {'seq':>8} "
@@ -27,6 +27,7 @@ _COLOURS = {
 _DIM, _OFF = "\x1b[2m", "\x1b[0m"
 _CACHE_MAX = 65536
 _COMMON = frozenset({1, 6, 17, 58})
+_NO_NUMBERS = f"{'-':<10} {'-':>8}"
 
 # What needs no explaining in a line that already says so.
 _PLAIN = frozenset(
@@ -56,25 +57,24 @@ class Lines:
         data = part.batch.data.tobytes()
         if len(self._spelled) > _CACHE_MAX:
             self._spelled.clear()
-        rows = self._reporter.rows(part)
-        if self._only:
-            rows = (row for row in rows if row.fate.outcome in self._only)
-        return [(row.frame, self._line(row, data)) for row in rows]
-
-    def _line(self, r: Row, data: bytes) -> str:
-        second, rest = divmod(r.time_ns, 1_000_000_000)
-        if second != self._second:
-            self._second = second
-            self._clock = time.strftime("%H:%M:%S", time.localtime(second))
-        spelled = self._spelled.get(id(r.fate))
-        if spelled is None or spelled[0] is not r.fate:
-            spelled = self._spelled[id(r.fate)] = (r.fate, *self._spell(r.fate))
-        fate, left, middle, right = spelled
-        numbers = f"0x{r.spi:08x} {r.seq:>8}" if fate.ipsec else f"{'-':<10} {'-':>8}"
-        inner = f": {self._one_line(data, r.at, r.size)}" if fate.whole else ""
-        if fate.worded:
-            right = self._why(fate, r.reason)
-        return f"{r.frame:>7} {self._clock}.{rest // 1000:06d} {left} {numbers} {middle}{inner}{right}\n"
+        only, spelled, found = self._only, self._spelled, []
+        for frame, time_ns, fate, reason, spi, seq, at, size in self._reporter.rows(part):
+            if only and fate.outcome not in only:
+                continue
+            known = spelled.get(id(fate))
+            if known is None or known[0] is not fate:
+                known = spelled[id(fate)] = (fate, *self._spell(fate))
+            _, left, middle, right = known
+            second, rest = divmod(time_ns, 1_000_000_000)
+            if second != self._second:
+                self._second, self._clock = second, time.strftime("%H:%M:%S", time.localtime(second))
+            numbers = f"0x{spi:08x} {seq:>8}" if fate.ipsec else _NO_NUMBERS
+            inner = f": {self._one_line(data, at, size)}" if fate.whole else ""
+            if fate.worded:
+                right = self._why(fate, reason)
+            clock = f"{self._clock}.{rest // 1000:06d}"
+            found.append((frame, f"{frame:>7} {clock} {left} {numbers} {middle}{inner}{right}\n"))
+        return found
 
     def _spell(self, fate: Fate) -> tuple[str, str, str]:
         """What stands left of SPI and sequence number, between them and the inner packet, and behind it."""

@@ -106,17 +106,9 @@ class Fate(NamedTuple):
     code: Outcome
 
 
-class Row(NamedTuple):
-    """One packet, as cheaply as it can be told: the inner packet is data[at : at + size]."""
-
-    frame: int
-    time_ns: int
-    fate: Fate
-    reason: str
-    spi: int
-    seq: int
-    at: int
-    size: int
+# One packet, as cheaply as it can be told: frame, time in ns, fate, reason, SPI, sequence number, and the
+# inner packet's place, data[at : at + size].
+Row = tuple[int, int, Fate, str, int, int, int, int]
 
 
 def heads_of(batch: Batch) -> npt.NDArray[np.uint8]:
@@ -141,28 +133,14 @@ class Reporter:
         p, direction = part.batch.packets, part.direction
         # One list per column: a numpy record costs a microsecond a field.
         columns = [p[name].tolist() for name in _COLUMNS]
-        firsts = p["pathgen"][:, 0].tolist()
-        rows = p["path"][:, 0].tolist()
+        firsts, rows = p["pathgen"][:, 0].tolist(), p["path"][:, 0].tolist()
         raw = part.heads.tobytes()
-        detail_at, fates = self._context.detail_at, self._fates
+        fates, start = self._fates, -_HEAD
         frames = zip(part.numbers.tolist(), part.times_ns.tolist(), firsts, rows, *columns, strict=True)
-        start = -_HEAD
         for (
-            frame,
-            time_ns,
-            gen,
-            row,
-            outcome,
-            policy,
-            detail,
-            depth,
-            spi,
-            seq,
-            proto,
-            at,
-            size,
-            *last,
-        ) in frames:
+            frame, time_ns, gen, row, outcome, policy, detail, depth, wire_spi, wire_seq, proto, at, size,
+            spi, seq, top, window,
+        ) in frames:  # fmt: skip
             start += _HEAD
             addresses = raw[start + 12 : start + 20] if raw[start] >> 4 == 4 else raw[start + 8 : start + 40]
             key = (outcome, policy, detail, depth and gen, proto, addresses, direction)
@@ -173,8 +151,9 @@ class Reporter:
                 fates[key] = fate
             reason = fate.reason
             if fate.worded:
-                reason = _worded(reason, fate.proto, detail_at(detail), *last)
-            yield Row(frame, time_ns, fate, reason, spi, seq, at, size)
+                words = self._context.detail_at(detail)
+                reason = _worded(reason, fate.proto, words, spi, seq, top, window)
+            yield frame, time_ns, fate, reason, wire_spi, wire_seq, at, size
 
     def reports(self, part: Part) -> Iterator[Report]:
         """Report on every packet of a part, in order."""

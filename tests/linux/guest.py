@@ -1,0 +1,251 @@
+"""A real Linux 6.1 as a child process: user-mode Linux with one Ethernet link, driven by an agent inside.
+
+The host's files are its root. Its link `vec0` is one end of a socket pair: one datagram is one frame.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+from linux.fetch import fetch
+
+HOST_MAC = bytes.fromhex("020000000001")
+GUEST_MAC = bytes.fromhex("020000000002")
+MARK = b"\x1e"
+
+MODULES = ("xfrm_user", "esp4", "esp6", "ah4", "ah6", "ipcomp", "ipcomp6")
+
+# The console's input stalls for good when more than its 4096 bytes are waiting; longer requests go by file.
+_LINE_MAX = 2000
+
+_INIT = """\
+#!/bin/sh
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C PYTHONDONTWRITEBYTECODE=1
+mount -t proc none /proc
+mount -t sysfs none /sys
+mount -t tmpfs none /run
+export TMPDIR=/run
+mkdir /run/bin
+cat > /run/bin/modprobe <<'END'
+#!/bin/sh
+exec {modprobe} -d {root} "$@"
+END
+chmod 755 /run/bin/modprobe
+echo /run/bin/modprobe > /proc/sys/kernel/modprobe
+dmesg -n 1
+/run/bin/modprobe -a {modules}
+{setup}
+{python} -I -S -u {agent}
+halt -f
+"""
+
+_SETUP = """\
+ip link set lo up
+ip link set vec0 up mtu 1500
+ip addr add 10.0.0.2/24 dev vec0
+ip addr add fd00::2/64 dev vec0 nodad
+ip addr add 10.1.0.2/32 dev lo
+ip addr add fd01::2/128 dev lo nodad
+ip neigh add 10.0.0.1 lladdr 02:00:00:00:00:01 dev vec0 nud permanent
+ip neigh add fd00::1 lladdr 02:00:00:00:00:01 dev vec0 nud permanent
+ip route add 10.1.0.1/32 via 10.0.0.1 dev vec0 src 10.1.0.2
+ip route add fd01::1/128 via fd00::1 dev vec0 src fd01::2
+for d in all default vec0 lo; do echo 0 > /proc/sys/net/ipv4/conf/$d/rp_filter; done
+for d in all default vec0; do echo 0 > /proc/sys/net/ipv6/conf/$d/accept_ra; done
+for d in all default vec0; do echo 0 > /proc/sys/net/ipv6/conf/$d/router_solicitations; done
+"""
+
+
+class GuestError(Exception):
+    """The guest did not boot, died, or refused a call."""
+
+
+class Datagram(NamedTuple):
+    """A UDP datagram as an application in the guest received it."""
+
+    payload: bytes
+    sender: str
+    port: int
+    tos: int
+
+
+class LinuxGuest:
+    """Boots on entry, is ended and reaped on exit."""
+
+    def __init__(self, boot_timeout: float = 30.0) -> None:
+        self._boot_timeout = boot_timeout
+        self._process: subprocess.Popen[bytes] | None = None
+        self._buffer = b""
+        self._console = b""
+        self._number = 0
+
+    def __enter__(self) -> Self:
+        kernel = fetch()
+        self._folder = Path(tempfile.mkdtemp(prefix="uxfrm-guest-"))
+        self._link, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        for end in (self._link, other):
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+        init = self._folder / "init"
+        text = _INIT.format(
+            modprobe=kernel.modprobe,
+            root=kernel.modules,
+            modules=" ".join(MODULES),
+            setup=_SETUP,
+            python=os.path.realpath(sys.executable),
+            agent=Path(__file__).with_name("agent.py"),
+        )
+        init.write_text(text)
+        init.chmod(0o755)
+        argv = [
+            str(kernel.program), "mem=256M", "root=/dev/root", "rootfstype=hostfs", "hostfs=/", "ro", "quiet",
+            f"umid=uxfrm{os.getpid()}", f"uml_dir={self._folder}", "con=null", "con0=fd:0,fd:1",
+            f"init={init}",
+            f"vec0:transport=fd,fd={other.fileno()},mac={GUEST_MAC.hex(':')},depth=64",
+        ]  # fmt: skip
+        try:
+            self._process = subprocess.Popen(
+                argv,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                pass_fds=[other.fileno()],
+                env=dict(os.environ, TMPDIR="/dev/shm"),
+                start_new_session=True,
+            )
+            other.close()
+            self._answer(time.monotonic() + self._boot_timeout)
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the guest with all its processes and reap it."""
+        process, self._process = self._process, None
+        if process is not None:
+            try:
+                os.killpg(process.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+            process.wait(timeout=10)
+            for pipe in (process.stdin, process.stdout):
+                if pipe is not None:
+                    pipe.close()
+        self._link.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    # -- the agent
+
+    def call(self, name: str, *arguments: Any, timeout: float = 30.0) -> Any:
+        """Have the agent do something; GuestError when it refuses."""
+        process = self._process
+        assert process is not None
+        assert process.stdin is not None
+        self._number += 1
+        request = json.dumps({"id": self._number, "call": name, "arguments": arguments})
+        if len(request) > _LINE_MAX:
+            file = self._folder / f"request-{self._number}"
+            file.write_text(request)
+            request = json.dumps(str(file))
+        process.stdin.write(request.encode() + b"\n")
+        process.stdin.flush()
+        answer = self._answer(time.monotonic() + timeout)
+        if "error" in answer:
+            raise GuestError(f"{name}: {answer['error']}")
+        assert answer["id"] == self._number
+        return answer["value"]
+
+    def _answer(self, deadline: float) -> dict[str, Any]:
+        process = self._process
+        assert process is not None
+        assert process.stdout is not None
+        while True:
+            line, found, rest = self._buffer.partition(b"\n")
+            if found:
+                self._buffer = rest
+                _, mark, text = line.partition(MARK)
+                if mark:
+                    return dict(json.loads(text))
+                self._console += line + b"\n"
+                continue
+            wait = deadline - time.monotonic()
+            ready = select.select([process.stdout], [], [], max(wait, 0))[0]
+            read = os.read(process.stdout.fileno(), 65536) if ready else b""
+            if not read:
+                what = "ended" if ready else "does not answer"
+                said = (self._console + self._buffer).decode(errors="replace")
+                raise GuestError(f"the guest {what}; its console said:\n{said}")
+            self._buffer += read
+
+    def run(self, argv: list[str], stdin: str = "") -> tuple[int, str, str]:
+        """Run a command inside: return code, output, errors."""
+        code, out, err = self.call("run", argv, stdin)
+        return code, out, err
+
+    def ip_batch(self, text: str) -> None:
+        """Run `ip -batch` on these lines; GuestError when one is refused."""
+        code, out, err = self.run(["ip", "-batch", "-"], text)
+        if code:
+            raise GuestError(f"ip -batch: {out}{err}\n{text}")
+
+    def read(self, path: str) -> str:
+        """A file as the guest sees it."""
+        return str(self.call("read", path))
+
+    def write(self, path: str, text: str) -> None:
+        """Write a file inside, such as a sysctl."""
+        self.call("write", path, text)
+
+    def xfrm_stat(self) -> dict[str, int]:
+        """The counters of XFRM that are not 0."""
+        rows = (line.split() for line in self.read("/proc/net/xfrm_stat").splitlines())
+        return {name: int(value) for name, value in rows if int(value)}
+
+    def udp_open(self, name: str, address: str, port: int) -> None:
+        """Open a UDP socket inside; what it receives waits for `udp_take`."""
+        self.call("udp_open", name, address, port)
+
+    def udp_take(self, name: str, count: int, timeout: float = 1.0) -> list[Datagram]:
+        """The next datagrams of a socket: `count` of them, or what came in time."""
+        got = self.call("udp_take", name, count, timeout, timeout=timeout + 30)
+        return [Datagram(bytes.fromhex(payload), *rest) for payload, *rest in got]
+
+    def udp_send(self, name: str, payload: bytes, to: tuple[str, int], tos: int = 0, df: int = 0) -> None:
+        """Send a datagram; `df` is IP_MTU_DISCOVER's value (0: may be fragmented, 2: must not)."""
+        self.call("udp_send", name, payload.hex(), *to, tos, df)
+
+    # -- the link
+
+    def send(self, frame: bytes) -> None:
+        """Put one Ethernet frame on the guest's link."""
+        self._link.send(frame)
+
+    def send_ip(self, packet: bytes) -> None:
+        """Put one IP packet on the link, in an Ethernet frame to the guest."""
+        kind = b"\x08\x00" if packet[0] >> 4 == 4 else b"\x86\xdd"
+        self.send(GUEST_MAC + HOST_MAC + kind + packet)
+
+    def receive(self, timeout: float = 1.0) -> bytes | None:
+        """The next frame that the guest sent, None when none comes in time."""
+        if not select.select([self._link], [], [], timeout)[0]:
+            return None
+        return self._link.recv(65536)
+
+    def drain(self) -> None:
+        """Throw away frames that nobody asked for."""
+        while self.receive(0) is not None:
+            pass
