@@ -34,6 +34,7 @@ STEP = 2048
 HEADER = 64
 SIZES = (64, 576, 1420)
 
+_SHA256 = 3  # IMB_AUTH_HMAC_SHA_256
 _TABLE = int64[:, ::1]
 
 
@@ -56,10 +57,10 @@ def raw_cbc_hmac(functions: Any, ciphers: int, hashes: int, count: int, way: int
         at = first * k.JOB_WORDS * 8
         manager = functions[k.MANAGER]
         if way == 2:
-            call(functions[k.HASH_BURST], (manager, hashes + at, number, 4))
+            call(functions[k.HASH_BURST], (manager, hashes + at, number, _SHA256))
         call(functions[k.CIPHER_BURST], (manager, ciphers + at, number, 1, way, key_bytes))
         if way == 1:
-            call(functions[k.HASH_BURST], (manager, hashes + at, number, 4))
+            call(functions[k.HASH_BURST], (manager, hashes + at, number, _SHA256))
 
 
 @declare(numba.void(int64[::1], int64, int64))

@@ -245,6 +245,14 @@ class LinuxGuest:
             return None
         return self._link.recv(65536)
 
+    def receive_ip(self, timeout: float = 1.0) -> bytes | None:
+        """The next unicast IP packet that the guest sent: not its multicast listener reports."""
+        end = time.monotonic() + timeout
+        while (frame := self.receive(max(end - time.monotonic(), 0))) is not None:
+            if frame[:6] == HOST_MAC:
+                return frame[14:]
+        return None
+
     def drain(self) -> None:
         """Throw away frames that nobody asked for."""
         while self.receive(0) is not None:

@@ -222,6 +222,7 @@ class StateDatabase:
     def _drop(self, state: State) -> None:
         if isinstance(state.config, StateConfig):
             self._uninstall(state)
+        self.timers.forget(state)
         self.table.remove(state)
 
     # -- ALLOCSPI

@@ -14,6 +14,9 @@ from uxfrm.model.lifetime import UNLIMITED, LifetimeConfig
 from uxfrm.tables.states import State
 
 
+_SLACK = 1024
+
+
 def time_limits(state: State) -> LifetimeConfig:
     """The limits of a state; a larval one has only its acquire time."""
     config = state.config
@@ -69,15 +72,30 @@ class Timers:
         self._count += 1
         heapq.heappush(self._heap, (when, self._count, state))
 
+    def forget(self, state: State) -> None:
+        """Drop a state that goes; what is left of it in the heap is cleared when it outweighs the rest."""
+        self._planned.pop(state, None)
+        if len(self._heap) > 2 * len(self._planned) + _SLACK:
+            self._heap = [entry for entry in self._heap if self._planned.get(entry[2]) == entry[0]]
+            heapq.heapify(self._heap)
+
     def next_deadline(self) -> int | None:
         """The wall-clock second of the next check, or None."""
+        while self._heap and self._pointless(*self._heap[0]):
+            heapq.heappop(self._heap)
         return self._heap[0][0] if self._heap else None
+
+    def _pointless(self, when: int, _: int, state: State) -> bool:
+        """True for a check that another replaced, or whose state is gone."""
+        return state.row < 0 or self._planned.get(state) != when
 
     def due(self, now_s: int) -> Iterator[tuple[int, State]]:
         """Take out the states whose time has come, with the second for which their check was planned."""
         while self._heap and self._heap[0][0] <= now_s:
-            when, _, state = heapq.heappop(self._heap)
+            entry = heapq.heappop(self._heap)
+            when, _, state = entry
+            pointless = self._pointless(*entry)
             if self._planned.get(state) == when:
                 del self._planned[state]
-                if state.row >= 0:
-                    yield when, state
+            if not pointless:
+                yield when, state

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from hypothesis import strategies as st
+
 from uxfrm.model import algorithm as algo
 from uxfrm.model.algorithm import Algorithm
 

@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from datapath.crypto.choices import algorithms, heads, highs, text_bytes
-from datapath.crypto.sealing import Packet, lay, opened, sealed, slot_for
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from datapath.crypto.choices import algorithms, heads, highs, text_bytes
+from datapath.crypto.sealing import Packet, lay, opened, sealed, slot_for
 from uxfrm.datapath.crypto import kinds as k
 from uxfrm.datapath.crypto import single
 from uxfrm.datapath.crypto.batch import open_, seal
@@ -72,12 +73,14 @@ def test_batches_of_any_size(all_engines: Keyring, count: int) -> None:
     """Bursts are at most 128 jobs: more are several bursts, in each of several groups."""
     ring = all_engines
     slots = [slot_for(ring, **family) for family in FAMILIES.values()]
-    batch = [a_packet(ring, slots[i % len(slots)], 16 * (1 + i % 9), i if i % 3 else -1) for i in range(count)]
+    batch = [
+        a_packet(ring, slots[i % len(slots)], 16 * (1 + i % 9), i if i % 3 else -1) for i in range(count)
+    ]
     found = sealed(ring, *batch)
     assert all(packet.result == 1 for packet in found)
-    damaged = [Packet(p.slot, p.head, p.iv, p.text, p.icv[:-1] + bytes([p.icv[-1] ^ 1]) if p.icv and i % 5 == 0
-                      else p.icv, p.high) for i, p in enumerate(found)]  # fmt: skip
-    back = opened(ring, *damaged)
+    for packet in found[::5]:
+        packet.icv = packet.icv[:-1] + bytes(byte ^ 1 for byte in packet.icv[-1:])
+    back = opened(ring, *found)
     for i, (packet, before) in enumerate(zip(back, batch, strict=True)):
         assert packet.result == (0 if i % 5 == 0 and packet.icv else 1)
         assert packet.result == 0 or packet.text == before.text
@@ -140,7 +143,9 @@ def test_jobs_outside_the_buffer_are_refused(ring: Keyring, family: dict[str, An
     good = jobs[0].copy()
     size = data.shape[0]
     huge = (-1, -(2**63), 2**63 - 1, 2**62, size, size + 1)
-    wrong = [(column, value) for column in (single.HEADER, single.IV, single.TEXT, single.LENGTH) for value in huge]
+    wrong = [
+        (column, value) for column in (single.HEADER, single.IV, single.TEXT, single.LENGTH) for value in huge
+    ]
     wrong += [(single.KEY, value) for value in (-1, 2**40, -(2**63), ring.rows.shape[0])]
     wrong += [(single.TEXT, int(good[single.IV]) - 1), (single.IV, int(good[single.HEADER]) + 7)]
     if ring.rows[slot]["block"] > 1:

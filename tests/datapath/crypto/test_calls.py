@@ -7,6 +7,7 @@ import ctypes
 import numpy as np
 import pytest
 from numba import int64
+
 from uxfrm.compiled import compiled
 from uxfrm.datapath.crypto.calls import call, load, load_byte, store, store_byte
 from uxfrm.datapath.crypto.single import as_int, big_endian

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from datapath.crypto import published
 from datapath.crypto.sealing import ENGINES, Packet, opened, sealed, slot_for
 from uxfrm.datapath.crypto import known_answers
@@ -83,12 +84,12 @@ def test_macs(ring: Keyring, row: tuple[str, ...], esn: bool) -> None:
         ring.remove(slot)
 
 
-@pytest.mark.parametrize("row", (*ROWS, *PUBLISHED), ids=name_of)
+@pytest.mark.parametrize("row", [*ROWS, *PUBLISHED], ids=name_of)
 def test_what_engines_are_admitted_by(ring: Keyring, row: known_answers.Answer) -> None:
     assert known_answers.holds(ring, row)
 
 
-@pytest.mark.parametrize("row", (*ROWS, *PUBLISHED), ids=name_of)
+@pytest.mark.parametrize("row", [*ROWS, *PUBLISHED], ids=name_of)
 def test_what_engines_are_admitted_by_can_fail(all_engines: Keyring, row: known_answers.Answer) -> None:
     damaged = row[-1][:-3] + ("0" if row[-1][-3] != "0" else "1") + row[-1][-2:]
     if row[0].startswith("esp-cbc-noauth"):

@@ -9,10 +9,11 @@ from cryptography.hazmat.primitives import cmac, hashes, hmac
 from cryptography.hazmat.primitives.ciphers import Cipher, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESCCM, AESGCM, ChaCha20Poly1305
 from cryptography.hazmat.primitives.ciphers.algorithms import AES, SM4
-from datapath.crypto.choices import aeads, auths, crypts, heads, highs, text_bytes
-from datapath.crypto.sealing import Packet, opened, sealed
 from hypothesis import given
 from hypothesis import strategies as st
+
+from datapath.crypto.choices import aeads, auths, crypts, heads, highs, text_bytes
+from datapath.crypto.sealing import Packet, opened, sealed
 from uxfrm.datapath.crypto.keyring import Keyring
 from uxfrm.model.algorithm import Algorithm, aead_spec, crypt_spec
 

@@ -89,12 +89,13 @@ class Keyring:
         if not self._prove:
             return True
         key = (engine, algorithm.name, len(algorithm.key))
-        if key not in _PROVEN:
-            _PROVEN[key] = _proven(engine, algorithm)
-        if not _PROVEN[key] and key not in self._refused:
+        if key not in _DISPROVED:
+            _DISPROVED[key] = _disproof(engine, algorithm)
+        if _DISPROVED[key] and key not in self._refused:
             self._refused.add(key)
-            self.problems.append(f"{engine}: {algorithm.name}: a known-answer test failed, not used")
-        return _PROVEN[key]
+            source = _DISPROVED[key]
+            self.problems.append(f"{engine}: {algorithm.name}: not used, it does not reproduce {source}")
+        return not _DISPROVED[key]
 
     # -- slots
 
@@ -197,31 +198,33 @@ class Keyring:
         self._engines.clear()
         self._arena.wipe()
 
-    def __del__(self) -> None:
-        # A constructor that raised has left nothing to free; at exit the process frees everything.
-        if "_free" in self.__dict__ and not sys.is_finalizing():
+    def __del__(self, exiting: Callable[[], bool] = sys.is_finalizing) -> None:
+        # A constructor that raised has left nothing to free; at exit the process frees everything, and
+        # modules are gone already.
+        if "_free" in self.__dict__ and not exiting():
             self.close()
 
 
-# Known-answer tests that were run, and how they ended; one keyring per engine runs them.
-_PROVEN: dict[tuple[str, str, int], bool] = {}
+# Known-answer tests that were run, by engine, algorithm and key length: the source of the first that failed,
+# or nothing. One keyring per engine runs them.
+_DISPROVED: dict[tuple[str, str, int], str] = {}
 _PROVING: dict[str, Keyring] = {}
 
 
-def _proven(engine: str, algorithm: Algorithm) -> bool:
+def _disproof(engine: str, algorithm: Algorithm) -> str:
     """Run an engine's known-answer tests of one algorithm; what it lacks beside it others lend."""
-    rows = known_answers.rows_for(algorithm)[:2]
-    if not rows:
-        return True
     keyring = _PROVING.get(engine)
     if keyring is None:
         order = (engine, *(name for name in ENGINES if name != engine))
         keyring = _PROVING[engine] = Keyring(order, prove=False)
-    try:
-        return all(known_answers.holds(keyring, row) for row in rows)
-    except XfrmError:
-        # The engine lacks the algorithm, and so do the others: there is nothing to distrust.
-        return True
+    for answer in known_answers.rows_for(algorithm)[:2]:
+        try:
+            if not known_answers.holds(keyring, answer):
+                return answer[0]
+        except XfrmError:
+            # The engine lacks the algorithm, and so do the others: there is nothing to distrust.
+            continue
+    return ""
 
 
 _ENGINE_OF_KIND = {

@@ -1,0 +1,58 @@
+"""The combinations of algorithms that are tried with Linux."""
+
+from __future__ import annotations
+
+from linux.twin import Suite, aead, cipher, with_auth
+
+GCM = [aead("rfc4106(gcm(aes))", key + 4, icv) for key in (16, 24, 32) for icv in (64, 96, 128)]
+CCM = [aead("rfc4309(ccm(aes))", key + 3, icv) for key in (16, 24, 32) for icv in (64, 96, 128)]
+GMAC = [aead("rfc4543(gcm(aes))", key + 4, 128) for key in (16, 24, 32)]
+CHACHA = aead("rfc7539esp(chacha20,poly1305)", 36, 128)
+
+CIPHERS = [
+    *(cipher("cbc(aes)", size) for size in (16, 24, 32)),
+    *(cipher("rfc3686(ctr(aes))", size + 4) for size in (16, 24, 32)),
+    *(cipher("cbc(camellia)", size) for size in (16, 24, 32)),
+    *(cipher("cbc(serpent)", size) for size in (16, 24, 32)),
+    *(cipher("cbc(twofish)", size) for size in (16, 24, 32)),
+    *(cipher("cbc(blowfish)", size) for size in (4, 16, 56)),
+    *(cipher("cbc(cast5)", size) for size in (5, 10, 11, 16)),
+    cipher("cbc(des)", 8),
+    cipher("cbc(des3_ede)", 24),
+    cipher("ecb(cipher_null)", 0),
+]
+
+AUTHS: list[tuple[str, int, int]] = [
+    ("hmac(md5)", 16, 0),
+    ("hmac(sha1)", 20, 0),
+    ("hmac(sha256)", 32, 0),
+    ("hmac(sha256)", 32, 128),
+    ("hmac(sha384)", 48, 0),
+    ("hmac(sha512)", 64, 0),
+    ("hmac(rmd160)", 20, 0),
+    ("xcbc(aes)", 16, 0),
+    ("cmac(aes)", 16, 0),
+]
+
+_AES, _NULL = CIPHERS[0], CIPHERS[-1]
+
+
+def _every_auth(suite: Suite) -> list[Suite]:
+    return [with_auth(suite, *auth) for auth in AUTHS]
+
+
+_WITHOUT_AUTH = [CIPHERS[0], CIPHERS[3], CIPHERS[6]]
+
+# Every algorithm by itself: tried in every mode.
+BASIC = [
+    *GCM, *CCM, *GMAC, CHACHA,
+    *(with_auth(suite, "hmac(sha256)", 32, 128) for suite in CIPHERS),
+    *_every_auth(_AES), *_every_auth(_NULL), *_WITHOUT_AUTH,
+]  # fmt: skip
+_NAMES: set[str] = set()
+BASIC = [s for s in BASIC if s.name not in _NAMES and not _NAMES.add(s.name)]  # type: ignore[func-returns-value]
+
+# Every cipher with every integrity algorithm: each in one mode.
+PRODUCT = [s for suite in CIPHERS for s in _every_auth(suite) if s.name not in _NAMES]
+
+WITH_ESN = [GCM[2], GCM[6], CCM[2], GMAC[0], CHACHA, *_every_auth(_AES), *_every_auth(_NULL)]
