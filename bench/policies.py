@@ -1,6 +1,6 @@
 """Measure the policy table: lookups among 100, 10,000 and 100,000 policies, and adds and deletes.
 
-    python bench/policies.py [--json] [--lookups N]
+    python bench/policies.py [--json FILE] [--quick]
 
 The tables: `hosts` has /32 pairs of one priority; `ike` has random prefixes with strongSwan's priorities
 (longer prefixes first); `mixed` has random lengths from /0 to /32 on both sides with one priority, so age
@@ -10,12 +10,12 @@ are made to hit a policy of the table, half are random. Everything is drawn from
 
 from __future__ import annotations
 
-import argparse
-import json
 import random
+import sys
 import time
 from collections.abc import Callable
 
+from common import finish
 from uxfrm.model.address import AF_INET, AF_INET6
 from uxfrm.model.flow import Flow
 from uxfrm.model.policy import PolicyConfig
@@ -143,32 +143,17 @@ def _sweep(table: PolicyTable, flows: list[Flow]) -> float:
     return time.perf_counter() - start
 
 
-def main() -> None:
-    """Print a line per table and size, or all of it as JSON."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--lookups", type=int, default=20_000, help="flows per table (default 20,000)")
-    options = parser.parse_args()
+def main(arguments: list[str]) -> None:
+    """Measure every table at every size."""
+    lookups = 2_000 if "--quick" in arguments else 20_000
     rows = []
-    if not options.json:
-        print(
-            f"{'table':8}{'policies':>9}{'ns/lookup':>11}{'lookups/s':>12}{'hits':>7}{'ns/add':>8}{'ns/del':>8}"
-        )
     for kind in KINDS:
         for size in SIZES:
-            row = measure(kind, size, options.lookups)
-            rows.append(row)
-            if not options.json:
-                print(
-                    f"{kind:8}{size:9,}{row['lookup_ns']:11,}{row['lookups_per_s']:12,}{row['hits']:7}"
-                    f"{row['add_ns']:8,}{row['delete_ns']:8,}",
-                    flush=True,
-                )
-    if options.json:
-        print(json.dumps(rows, indent=2))
+            rows.append(measure(kind, size, lookups))
+            print(".", end="", flush=True, file=sys.stderr)
+    print(file=sys.stderr)
+    finish(rows, arguments)
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

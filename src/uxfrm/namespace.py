@@ -76,6 +76,10 @@ class Namespace:
         """The second at which something will change by itself, or None."""
         return self._sad.timers.next_deadline()
 
+    def horizon(self) -> int | None:
+        """Up to which second (not included) packets may share a batch without time changing their fate."""
+        return self._sad.timers.horizon(self.now_s)
+
     # -- states
 
     def add_state(self, config: StateConfig) -> State:

@@ -33,11 +33,10 @@ def one_line(packet: bytes) -> str:
     """Describe an IPv4 or IPv6 packet."""
     if not packet:
         return ""
-    parse = _ipv4 if packet[0] >> 4 == 4 else _ipv6
-    try:
-        return parse(packet)
-    except IndexError:
+    four = packet[0] >> 4 == 4
+    if len(packet) < (20 if four else 40):
         return "cut short"
+    return _ipv4(packet) if four else _ipv6(packet)
 
 
 def _ipv4(packet: bytes) -> str:

@@ -56,12 +56,17 @@ class Timers:
         self._heap: list[tuple[int, int, State]] = []
         self._planned: dict[State, int] = {}
         self._count = 0
+        # The shortest limit since first use that any state ever had, in seconds.
+        self._shortest_use: int | None = None
 
     def __len__(self) -> int:
         return len(self._heap)
 
     def arm(self, state: State) -> None:
         """Plan the state's next check, if time limits it at all."""
+        limits = time_limits(state)
+        uses = [limit for limit in (limits.soft_use, limits.hard_use, self._shortest_use) if limit]
+        self._shortest_use = min(uses, default=None)
         ends = [end for end in (hard_deadline(state), soft_deadline(state)) if end is not None]
         when = min(ends, default=None)
         planned = self._planned.get(state)
@@ -84,6 +89,11 @@ class Timers:
         while self._heap and self._pointless(*self._heap[0]):
             heapq.heappop(self._heap)
         return self._heap[0][0] if self._heap else None
+
+    def horizon(self, now_s: int) -> int | None:
+        """The first second at which a check may be due, even one that a packet from `now_s` on starts."""
+        ends = [self.next_deadline(), None if self._shortest_use is None else now_s + self._shortest_use]
+        return min((end for end in ends if end is not None), default=None)
 
     def _pointless(self, when: int, _: int, state: State) -> bool:
         """True for a check that another replaced, or whose state is gone."""

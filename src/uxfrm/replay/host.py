@@ -107,7 +107,7 @@ class Host:
         low = 0
         while low < chosen.shape[0]:
             namespace.advance(int(seconds[low]))
-            deadline = namespace.next_deadline()
+            deadline = namespace.horizon()
             high = chosen.shape[0]
             if deadline is not None:
                 due = np.flatnonzero(seconds[low + 1 :] >= deadline)

@@ -197,6 +197,7 @@ class Keyring:
             engine.close()
         self._engines.clear()
         self._arena.wipe()
+        self.scratch[:] = 0
 
     def __del__(self, exiting: Callable[[], bool] = sys.is_finalizing) -> None:
         # A constructor that raised has left nothing to free; at exit the process frees everything, and

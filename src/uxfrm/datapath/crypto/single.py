@@ -296,34 +296,29 @@ def _xcbc(functions: Any, keys: Any, scratch: Any, data: Any, jobs: Any, i: int)
 
     The slot's memory holds K2, K3 and the pointer to the context keyed with K1.
     """
-    s = scratch.ctypes.data
-    call(functions[k.MEMCPY], (s + k.DERIVED, keys[jobs[i, KEY]]["mac"], 40))
+    s, d = scratch.ctypes.data, data.ctypes.data
+    derived = keys[jobs[i, KEY]]["mac"]
     header, high = jobs[i, HEADER], jobs[i, SEQ_HI]
     length = jobs[i, TEXT] + jobs[i, LENGTH] - header
-    for n in range(length):
-        scratch[k.MESSAGE + n] = data[header + n]
+    where = s + k.MESSAGE
+    call(functions[k.MEMCPY], (where, d + header, length))
     if high != NO_ESN:
-        for n in range(4):
-            scratch[k.MESSAGE + length + n] = (high >> (24 - 8 * n)) & 0xFF
+        store(where + length, big_endian(high))
         length += 4
-    whole = length > 0 and length % 16 == 0
+    store(where + length, 0x80)
+    store(where + length + 8, 0)
+    whole = length % 16 == 0
     end = length if whole else (length // 16 + 1) * 16
-    for n in range(length, end):
-        scratch[k.MESSAGE + n] = 0x80 if n == length else 0
-    whitening = 0 if whole else 16
-    for n in range(16):
-        scratch[k.MESSAGE + end - 16 + n] ^= scratch[k.DERIVED + whitening + n]
-        scratch[k.NONCE + n] = 0
-    context = 0
-    for n in range(8):
-        context |= int(scratch[k.DERIVED + 32 + n]) << (8 * n)
+    whitening = derived if whole else derived + 16
+    for n in range(0, 16, 8):
+        store(where + end - 16 + n, load(where + end - 16 + n) ^ load(whitening + n))
+        store(s + k.NONCE + n, 0)
+    context = load(derived + 32)
     if as_int(call(functions[k.EVP_INIT], (context, 0, 0, s + k.NONCE, 1, 0))) != 1:
         return ERROR
-    where = s + k.MESSAGE
     if as_int(call(functions[k.EVP_UPDATE], (context, where, s + k.LENGTH_OUT, where, end))) != 1:
         return ERROR
-    for n in range(16):
-        scratch[k.TAG + n] = scratch[k.MESSAGE + end - 16 + n]
+    copy(s + k.TAG, where + end - 16, 16)
     return OK
 
 

@@ -1,0 +1,1 @@
+"""A real Linux kernel in a test: see guest.py for the interface."""
