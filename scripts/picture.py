@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from io import StringIO
 from pathlib import Path
 
 from rich.console import Console
@@ -29,7 +30,7 @@ def main() -> None:
         for frames in capture:
             for part in host.play(frames):
                 found += lines.write(part)
-    console = Console(record=True, width=172, file=open(os.devnull, "w"))
+    console = Console(record=True, width=172, file=StringIO())
     console.print("[bold]$ uxfrm replay wire.pcap --setup tables.txt --mac 02:00:00:00:00:0b[/]")
     console.print(Text.from_ansi(header(True).rstrip()), no_wrap=True, overflow="ellipsis")
     for number, line in sorted(found):

@@ -31,6 +31,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "null-sha512": {"crypt": ("cipher_null", b""), "auth": ("hmac(sha512)", bytes(64), 256)},
     "cbc": {"crypt": CBC},
 }
+SIGNED = {name: family for name, family in FAMILIES.items() if "aead" in family or "auth" in family}
 families = pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES.keys())
 engines = pytest.mark.parametrize("which", ["all_engines", "without_ipsec_mb"])
 
@@ -108,14 +109,11 @@ def test_engines_agree(
 
 
 @engines
-@families
+@pytest.mark.parametrize("family", SIGNED.values(), ids=SIGNED.keys())
 @pytest.mark.parametrize("high", [-1, 7], ids=["", "esn"])
 def test_any_damaged_bit_is_noticed(ring: Keyring, family: dict[str, Any], high: int) -> None:
     slot = slot_for(ring, **family)
     [good] = sealed(ring, a_packet(ring, slot, 32, high))
-    if not good.icv:
-        ring.remove(slot)
-        pytest.skip("no ICV")
     whole = good.bytes()
     bad = []
     for bit in range(0, len(whole) * 8, 3):

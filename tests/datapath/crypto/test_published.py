@@ -66,16 +66,18 @@ def test_ciphers(ring: Keyring, row: tuple[str, ...]) -> None:
     ring.remove(slot)
 
 
-@pytest.mark.parametrize("esn", [False, True], ids=["", "esn"])
-@pytest.mark.parametrize("row", published.MACS, ids=name_of)
+@pytest.mark.parametrize(
+    ("row", "esn"),
+    # A message whose end is the high half must hold SPI and sequence number before it.
+    [(row, esn) for row in published.MACS for esn in (False, True) if not esn or len(row[3]) >= 24],
+    ids=lambda value: name_of(value) if isinstance(value, tuple) else "esn" if value else "",
+)
 def test_macs(ring: Keyring, row: tuple[str, ...], esn: bool) -> None:
     """With ESN the message's last four bytes are hashed as the high half, which is not sent."""
     _, algorithm, *parts = row
     key, message, tag = (bytes.fromhex(part) for part in parts)
     high = -1
     if esn:
-        if len(message) < 12:
-            pytest.skip("the message is too short to end with a sequence number")
         message, high = message[:-4], int.from_bytes(message[-4:])
     for bits in (8, auth_spec(Algorithm(algorithm)).icv_bits, len(tag) * 8):
         slot = slot_for(ring, auth=(algorithm, key, bits), crypt=("cipher_null", b""))
@@ -89,11 +91,14 @@ def test_what_engines_are_admitted_by(ring: Keyring, row: known_answers.Answer) 
     assert known_answers.holds(ring, row)
 
 
-@pytest.mark.parametrize("row", [*ROWS, *PUBLISHED], ids=name_of)
+@pytest.mark.parametrize(
+    "row",
+    # Without an ICV, a recorded packet whose last block is damaged is only another plaintext.
+    [row for row in (*ROWS, *PUBLISHED) if not row[0].startswith("esp-cbc-noauth")],
+    ids=name_of,
+)
 def test_what_engines_are_admitted_by_can_fail(all_engines: Keyring, row: known_answers.Answer) -> None:
     damaged = row[-1][:-3] + ("0" if row[-1][-3] != "0" else "1") + row[-1][-2:]
-    if row[0].startswith("esp-cbc-noauth"):
-        pytest.skip("without an ICV a damaged last block is only another plaintext")
     assert not known_answers.holds(all_engines, (*row[:-1], damaged))  # type: ignore[arg-type]
 
 

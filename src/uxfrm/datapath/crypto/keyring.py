@@ -18,7 +18,7 @@ import numpy as np
 from uxfrm.datapath.crypto import ipsec_mb, known_answers, libcrypto, libgcrypt
 from uxfrm.datapath.crypto import kinds as k
 from uxfrm.datapath.crypto.arena import Arena, aligned
-from uxfrm.model.algorithm import Algorithm, aead_spec, crypt_spec
+from uxfrm.model.algorithm import Algorithm, aead_spec, auth_spec, crypt_spec
 from uxfrm.model.error import XfrmError
 
 ENGINES = (ipsec_mb.NAME, libcrypto.NAME, libgcrypt.NAME)
@@ -125,6 +125,7 @@ class Keyring:
 
     def _add_aead(self, row: Any, aead: Algorithm) -> None:
         spec = aead_spec(aead)
+        assert aead.key_bits in spec.key_bits
         row["icv_bytes"] = aead.icv_bits // 8
         row["iv_bytes"] = spec.iv_bytes
         row["block"] = 1
@@ -134,12 +135,15 @@ class Keyring:
     def _add_auth(self, row: Any, auth: Algorithm | None) -> None:
         if auth is None or auth.name == "digest_null":
             return
+        allowed = auth_spec(auth).key_bits
+        assert not allowed or auth.key_bits in allowed
         row["icv_bytes"] = auth.icv_bits // 8
         self._ask("auth", row, auth, "Requested AUTH algorithm not found")
 
     def _add_crypt(self, row: Any, crypt: Algorithm | None) -> None:
         assert crypt is not None
         spec = crypt_spec(crypt)
+        assert crypt.key_bits in spec.key_bits
         row["iv_bytes"] = spec.iv_bytes
         row["block"] = spec.block_bytes
         if crypt.name == "ecb(cipher_null)":
