@@ -49,9 +49,9 @@ def algorithm(words: list[str], keyword: str, bits: bool) -> list[object] | None
 def main() -> None:
     rows = []
     for case in sorted(DATA.iterdir()):
-        truth = json.loads((case / "truth.json").read_text())
         if not case.name.startswith(("esp-", "esn-cbc", "esn-window64", "mode-tunnel-4in4-gcm")):
             continue
+        truth = json.loads((case / "truth.json").read_text())
         known = states(case)
         best: tuple[int, bytes, list[str]] | None = None
         for frame, _ in RawPcapReader(str(case / "wire.pcap")):

@@ -13,7 +13,6 @@ from uxfrm.model.dump import LarvalConfig
 from uxfrm.model.lifetime import UNLIMITED, LifetimeConfig
 from uxfrm.tables.states import State
 
-
 _SLACK = 1024
 
 

@@ -1,4 +1,4 @@
-"""ESP packets that a Linux kernel sealed, made by scripts/known_answers.py from recorded captures.
+"""ESP packets that a Linux kernel sealed, made by scripts/known_answers.py from the captures.
 
 Each row: (source, AEAD, auth, cipher, ESN, the packet from SPI to ICV); an algorithm is (kernel name, key in
 hex, ICV bits; 0: the default). The keys protected nothing but these recordings.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from linux import suites
-from linux.guest import LinuxGuest
-from linux.twin import GUEST_PORT, SHAPES, TRANSPORT4, TRANSPORT6, TUNNELS, Case, guest_usage
+from linux.peer import suites
+from linux.peer.guest import LinuxGuest
+from linux.peer.twin import GUEST_PORT, SHAPES, TRANSPORT4, TRANSPORT6, TUNNELS, Case, guest_usage
 from uxfrm.datapath.batch import Batch
 from uxfrm.model.outcome import Outcome
 

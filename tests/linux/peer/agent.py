@@ -1,0 +1,115 @@
+"""Runs inside the guest, started by its first process: answers requests, one JSON object per line.
+
+Every answer begins with a mark, since the kernel may print on the same console. Nothing but the standard
+library is imported: the guest runs the host's Python on the host's files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import termios
+import time
+import tty
+from collections.abc import Callable
+from typing import Any
+
+MARK = "\x1e"
+_SO_RCVBUFFORCE = 33
+_IP_TOS, _IP_MTU_DISCOVER, _IP_RECVTOS = 1, 10, 13
+_IPV6_MTU_DISCOVER, _IPV6_RECVTCLASS, _IPV6_TCLASS = 23, 66, 67
+
+sockets: dict[str, socket.socket] = {}
+
+
+def run(argv: list[str], stdin: str = "") -> list[Any]:
+    done = subprocess.run(argv, input=stdin, capture_output=True, text=True, check=False)
+    return [done.returncode, done.stdout, done.stderr]
+
+
+def read(path: str) -> str:
+    with open(path) as file:
+        return file.read()
+
+
+def write(path: str, text: str) -> None:
+    with open(path, "w") as file:
+        file.write(text)
+
+
+def udp_open(name: str, address: str, port: int) -> None:
+    """Bind a UDP socket that remembers what comes in, with the TOS of each datagram."""
+    udp_close(name)
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    made = socket.socket(family, socket.SOCK_DGRAM)
+    made.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, 4 << 20)
+    if family == socket.AF_INET:
+        made.setsockopt(socket.IPPROTO_IP, _IP_RECVTOS, 1)
+    else:
+        made.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVTCLASS, 1)
+    made.bind((address, port))
+    sockets[name] = made
+
+
+def udp_close(name: str) -> None:
+    if name in sockets:
+        sockets.pop(name).close()
+
+
+def udp_take(name: str, count: int, timeout: float) -> list[Any]:
+    """Return [payload, sender, sender's port, TOS] of the next datagrams: `count`, or what came in time."""
+    got: list[Any] = []
+    end = time.monotonic() + timeout
+    while len(got) < count:
+        sockets[name].settimeout(max(end - time.monotonic(), 0.0001))
+        try:
+            payload, ancillary, _, sender = sockets[name].recvmsg(65535, 64)
+        except (TimeoutError, BlockingIOError):
+            break
+        tos = int.from_bytes(ancillary[0][2], sys.byteorder) if ancillary else 0
+        got.append([payload.hex(), sender[0], sender[1], tos])
+    return got
+
+
+def udp_send(name: str, payload: str, address: str, port: int, tos: int = 0, df: int = 0) -> None:
+    """Send one datagram; `df` is IP_MTU_DISCOVER's value (0: DF clear, 2: set)."""
+    sender = sockets[name]
+    if sender.family == socket.AF_INET:
+        sender.setsockopt(socket.IPPROTO_IP, _IP_TOS, tos)
+        sender.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, df)
+    else:
+        sender.setsockopt(socket.IPPROTO_IPV6, _IPV6_TCLASS, tos)
+        sender.setsockopt(socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, df)
+    sender.sendto(bytes.fromhex(payload), (address, port))
+
+
+CALLS: dict[str, Callable[..., Any]] = {
+    f.__name__: f for f in (run, read, write, udp_open, udp_close, udp_take, udp_send)
+}
+
+
+def main() -> None:
+    with contextlib.suppress(OSError, termios.error):
+        tty.setraw(0)
+    out = os.fdopen(os.dup(1), "w", encoding="utf-8", newline="\n")
+
+    def answer(**fields: Any) -> None:
+        out.write(MARK + json.dumps(fields) + "\n")
+        out.flush()
+
+    answer(ready=True)
+    for line in sys.stdin:
+        try:
+            request = json.loads(line)
+            if isinstance(request, str):  # too long for the console: the name of a file that holds it
+                request = json.loads(read(request))
+            answer(id=request["id"], value=CALLS[request["call"]](*request["arguments"]))
+        except Exception as problem:
+            answer(id=None, error=f"{type(problem).__name__}: {problem}", line=line[:2000])
+
+
+main()
