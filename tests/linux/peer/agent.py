@@ -1,4 +1,4 @@
-"""Runs inside the guest, started by its first process: answers requests, one JSON object per line.
+"""Runs inside the guest as its first process's child: answers requests, one JSON object per line.
 
 Every answer begins with a mark, since the kernel may print on the same console. Nothing but the standard
 library is imported: the guest runs the host's Python on the host's files.
@@ -19,8 +19,7 @@ from collections.abc import Callable
 from typing import Any
 
 MARK = "\x1e"
-_SO_RCVBUFFORCE = 33
-_IP_TOS, _IP_MTU_DISCOVER, _IP_RECVTOS = 1, 10, 13
+_IP_MTU_DISCOVER, _IP_RECVTOS, _IP_TOS = 10, 13, 1
 _IPV6_MTU_DISCOVER, _IPV6_RECVTCLASS, _IPV6_TCLASS = 23, 66, 67
 
 sockets: dict[str, socket.socket] = {}
@@ -46,7 +45,8 @@ def udp_open(name: str, address: str, port: int) -> None:
     udp_close(name)
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     made = socket.socket(family, socket.SOCK_DGRAM)
-    made.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, 4 << 20)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    made.setsockopt(socket.SOL_SOCKET, 33, 4 << 20)  # SO_RCVBUFFORCE
     if family == socket.AF_INET:
         made.setsockopt(socket.IPPROTO_IP, _IP_RECVTOS, 1)
     else:
@@ -87,8 +87,13 @@ def udp_send(name: str, payload: str, address: str, port: int, tos: int = 0, df:
     sender.sendto(bytes.fromhex(payload), (address, port))
 
 
+def many(calls: list[list[Any]]) -> list[Any]:
+    """Several calls in one round trip."""
+    return [CALLS[name](*arguments) for name, *arguments in calls]
+
+
 CALLS: dict[str, Callable[..., Any]] = {
-    f.__name__: f for f in (run, read, write, udp_open, udp_close, udp_take, udp_send)
+    f.__name__: f for f in (run, read, write, udp_open, udp_close, udp_take, udp_send, many)
 }
 
 
