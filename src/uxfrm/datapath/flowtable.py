@@ -130,14 +130,16 @@ def look_up(
 
     `used[slot]` becomes the time of the last packet that a policy took; `key` is scratch.
     """
-    misses = 0
+    misses, entry = 0, -1
     for k in range(count):
         i = candidates[k]
         p = packets[i]
         if p["outcome"]:
             continue
         flow_key(data, packets, i, direction, key)
-        entry = _find(keys, values, seed, key, policies, states)
+        # Packets of a flow come in trains: the entry of the one before is often it.
+        if entry < 0 or not _same(keys, entry, key):
+            entry = _find(keys, values, seed, key, policies, states)
         if entry < 0:
             missed[misses] = i
             misses += 1

@@ -76,6 +76,17 @@ def any_stale(rows: Any, bundles: Int64s, packets: Any) -> bool:
     return False
 
 
+@compiled(int64(PACKETS, I64S))
+def gather(packets: Any, active: Int64s) -> int:
+    """List the packets that have a bundle and no outcome yet; return how many."""
+    count = 0
+    for i in range(packets.shape[0]):
+        if packets[i]["outcome"] == 0 and packets[i]["bundle"] >= 0:
+            active[count] = i
+            count += 1
+    return count
+
+
 @compiled(numba.boolean(PACKETS, JOBS))
 def cramped(packets: Any, bundles: Int64s) -> bool:
     """True when a packet has less room around it than its bundle will need."""

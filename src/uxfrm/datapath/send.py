@@ -78,12 +78,12 @@ def send(context: Context, bundles: Bundles, batch: Batch) -> None:
     _settle(context, bundles, batch, context.every, len(batch))
     if layer.cramped(batch.packets, bundles.rows):
         _make_room(bundles, batch)
-    pending = np.flatnonzero((batch.packets["outcome"] == 0) & (batch.packets["bundle"] >= 0))
+    count = layer.gather(batch.packets, context.active)
     depth = 0
-    while depth < MAX_DEPTH and pending.shape[0]:
-        _wrap(context, bundles, batch, pending, depth)
+    while depth < MAX_DEPTH and count:
+        _wrap(context, bundles, batch, context.active[:count], depth)
         depth += 1
-        pending = pending[batch.packets["outcome"][pending] == 0]
+        count = layer.gather(batch.packets, context.active)
     context.finish(batch)
 
 
