@@ -9,8 +9,9 @@ from uxfrm.model.outcome import Outcome
 
 HEAD = """# Every way a packet can end
 
-Made by `scripts/outcomes.py` from `src/uxfrm/model/outcome.py`. The counter is the line of /proc/net/xfrm_stat that
-moves; without one, Linux's XFRM counts the packet nowhere. Words in braces are filled in per packet.
+Made by `scripts/outcomes.py` from `src/uxfrm/model/outcome.py`. The counter is the line of
+/proc/net/xfrm_stat that moves; without one, Linux's XFRM counts the packet nowhere. Words in braces
+are filled in per packet.
 
 | name | outcome | counter | reason |
 |---|---|---|---|
@@ -19,7 +20,7 @@ moves; without one, Linux's XFRM counts the packet nowhere. Words in braces are 
 
 def main() -> None:
     rows = (
-        f"| `{o.name}` | {WORDS[o.verdict]} | {o.counter.name if o.counter is not None else '-'} | {o.words} |\n"
+        f"| `{o.name}` | {WORDS[o.verdict]} | {'-' if o.counter is None else o.counter.name} | {o.words} |\n"
         for o in Outcome
     )
     Path("docs/outcomes.md").write_text(HEAD + "".join(rows))

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import pytest
 
-from linux.peer import suites
-from linux.peer.guest import LinuxGuest
-from linux.peer.twin import GUEST_PORT, SHAPES, TRANSPORT4, TRANSPORT6, TUNNELS, Case, guest_usage
+from linux import suites
+from linux.guest import LinuxGuest
+from linux.twin import GUEST_PORT, SHAPES, TRANSPORT4, TRANSPORT6, TUNNELS, Case, ip_usage
 from uxfrm.datapath.batch import Batch
 from uxfrm.model.outcome import Outcome
 
 pytestmark = pytest.mark.linux
 
 PAYLOADS = tuple(bytes(i * 7 + size & 0xFF for i in range(size)) for size in (0, 1, 15, 16, 17, 100, 1000))
+
+
+def _sealed(case: Case) -> list[bytes]:
+    batch = Batch.pack([case.shape.datagram(payload) for payload in PAYLOADS])
+    case.namespace().output(batch)
+    return [batch.packet(i) for i in range(len(batch))]
 
 
 def _cases() -> list[Case]:
@@ -42,4 +48,15 @@ def test_linux_opens_what_uxfrm_seals(guest: LinuxGuest, case: Case) -> None:
     assert [datagram.payload for datagram in got] == list(PAYLOADS)
     assert {datagram.sender for datagram in got} == {case.shape.inner_ends[0]}
     current = case.dump(namespace).current
-    assert (current.bytes, current.packets) == guest_usage(guest)
+    assert guest.xfrm_usage() == [(current.bytes, current.packets)]
+
+
+def test_usage_is_what_ip_shows(guest: LinuxGuest) -> None:
+    case = Case(suites.GCM[2], TRANSPORT4)
+    guest.ip_batch(case.batch())
+    guest.udp_open("u", case.shape.inner_ends[1], GUEST_PORT)
+    for packet in _sealed(case):
+        guest.send_ip(packet)
+    guest.udp_take("u", len(PAYLOADS))
+    assert guest.xfrm_usage() == [ip_usage(guest)]
+    assert ip_usage(guest)[1] == len(PAYLOADS)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from linux.peer.guest import LinuxGuest
+from linux.guest import LinuxGuest
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ from scapy.layers.inet import IP, UDP
 from scapy.layers.inet6 import IPv6
 from scapy.packet import Raw
 
-from linux.peer.guest import LinuxGuest
+from linux.guest import LinuxGuest
 from uxfrm.model import algorithm as algo
 from uxfrm.model.address import AF_INET, AF_INET6, parse
 from uxfrm.model.algorithm import Algorithm
@@ -210,8 +210,8 @@ class Case:
 _CURRENT = re.compile(r"lifetime current:\s+(\d+)\(bytes\), (\d+)\(packets\)")
 
 
-def guest_usage(guest: LinuxGuest) -> tuple[int, int]:
-    """Bytes and packets of the guest's only state."""
+def ip_usage(guest: LinuxGuest) -> tuple[int, int]:
+    """Bytes and packets of the guest's only state, as `ip -s xfrm state` shows them."""
     code, out, err = guest.run(["ip", "-s", "xfrm", "state"])
     assert code == 0, err
     found = _CURRENT.findall(out)

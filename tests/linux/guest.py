@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-from linux.peer.fetch import fetch
+from linux.fetch import fetch
 
 HOST_MAC = bytes.fromhex("020000000001")
 GUEST_MAC = bytes.fromhex("020000000002")
@@ -217,6 +217,10 @@ class LinuxGuest:
         """The counters of XFRM that are not 0."""
         rows = (line.split() for line in self.read("/proc/net/xfrm_stat").splitlines())
         return {name: int(value) for name, value in rows if int(value)}
+
+    def xfrm_usage(self) -> list[tuple[int, int]]:
+        """Bytes and packets of every state: what `ip -s xfrm state` shows."""
+        return [(used, packets) for used, packets in self.call("xfrm_usage")]
 
     def udp_open(self, name: str, address: str, port: int) -> None:
         """Open a UDP socket inside; what it receives waits for `udp_take`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from linux.peer.twin import Suite, aead, cipher, with_auth
+from linux.twin import Suite, aead, cipher, with_auth
 
 GCM = [aead("rfc4106(gcm(aes))", key + 4, icv) for key in (16, 24, 32) for icv in (64, 96, 128)]
 CCM = [aead("rfc4309(ccm(aes))", key + 3, icv) for key in (16, 24, 32) for icv in (64, 96, 128)]
