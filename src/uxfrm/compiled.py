@@ -87,7 +87,7 @@ def compiled(signature: Any, allocates: bool = False) -> Callable[[F], F]:
         _config.CACHE_DIR = _directory
         try:
             options: dict[str, Any] = {"cache": True, "boundscheck": True, "nogil": True, "_nrt": allocates}
-            # A call passes every array as seven arguments: inlining took the path from 240 to 190 ns a packet.
+            # A call passes every array as seven arguments: inlined, a packet costs 190 ns, not 240.
             options["forceinline"] = True
             dispatcher: Any = numba.njit(**options)(function)
             # Until `ready` gives it its signature it must not be compiled, nor cached, for another;
