@@ -131,7 +131,7 @@ def test_direction_on_ethernet(src: str, dst: str, want: Direction) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "want"), [(0, IN), (1, IN), (2, IN), (3, OTHER), (4, OUT), (5, UNKNOWN), (6, UNKNOWN)]
+    ("kind", "want"), [(0, IN), (1, OTHER), (2, OTHER), (3, OTHER), (4, OUT), (5, UNKNOWN), (6, UNKNOWN)]
 )
 @pytest.mark.parametrize("mac", [None, MAC])
 def test_direction_on_cooked_links(kind: int, want: Direction, mac: bytes | None) -> None:

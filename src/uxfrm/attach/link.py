@@ -112,10 +112,13 @@ def _ethernet(data: Bytes, at: int, end: int, mac: int) -> tuple[int, int]:
 
 @compiled(int64(int64))
 def _cooked_direction(kind: int) -> int:
-    """A packet type of if_packet.h: host, broadcast, multicast, otherhost, outgoing."""
-    if kind < 3:
+    """A packet type of if_packet.h: host, broadcast, multicast, otherhost, outgoing.
+
+    Whether the host had joined a group no capture says, so groups are as on Ethernet.
+    """
+    if kind == 0:
         return _IN
-    if kind == 3:
+    if kind < 4:
         return _OTHER
     if kind == 4:
         return _OUT
