@@ -6,12 +6,16 @@ python served.py [strict|plain|auto] [linger] [remote] [log=FILE] -- COMMAND...
 from __future__ import annotations
 
 import os
+import socket
 import sys
+import threading
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from intercept.small_engine import SmallEngine
+from uxfrm.intercept.engine import Engine
+from uxfrm.intercept.remote import RemoteEngine, serve_control
 from uxfrm.intercept.run import run
 from uxfrm.intercept.signals import Signals
 
@@ -26,14 +30,28 @@ def main() -> int:
 
 def serve(words: list[str], command: list[str], strict: bool | None, signals: Signals) -> int:
     engine = SmallEngine()
+    served: Engine = remote(engine) if "remote" in words else engine
     before = len(os.listdir("/proc/self/fd"))
     try:
-        return run(command, engine, strict, linger="linger" in words, signals=signals)
+        return run(command, served, strict, linger="linger" in words, signals=signals)
     finally:
         logs = [word[4:] for word in words if word.startswith("log=")]
         left = len(os.listdir("/proc/self/fd")) - before
         if logs:
             Path(logs[0]).write_text("\n".join([*engine.log, f"fds {left}", ""]))
+
+
+def remote(engine: SmallEngine) -> RemoteEngine:
+    """The same engine, over a connection."""
+    here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+    def serve_all() -> None:
+        with there:
+            while serve_control(there, engine):
+                pass
+
+    threading.Thread(target=serve_all, daemon=True).start()
+    return RemoteEngine(here)
 
 
 if __name__ == "__main__":

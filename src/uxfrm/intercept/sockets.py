@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from dataclasses import dataclass, field
 
-SOCKETS_MAX = 8192
+SOCKETS_MAX = 4096
 _FIRST_SWEEP = 256
 _INODE_COLUMN = 6
+_SWEEP_S = 1.0
 
 
 @dataclass(slots=True)
@@ -40,6 +42,7 @@ class Sockets:
         self._by_inode: dict[int, Socket] = {}
         self._by_port: dict[int, Socket] = {}
         self._sweep_at = _FIRST_SWEEP
+        self._refused_s = -_SWEEP_S
 
     def __len__(self) -> int:
         return len(self._by_inode)
@@ -59,8 +62,14 @@ class Sockets:
         """Make room for one more. Raises OSError ENFILE when too many are open."""
         if len(self._by_inode) < self._sweep_at:
             return
-        self._sweep()
-        if len(self._by_inode) >= SOCKETS_MAX:
+        full = len(self._by_inode) >= SOCKETS_MAX
+        now = time.monotonic()
+        # Refusing must be cheap: who asks again and again is not looked up each time.
+        if not full or now - self._refused_s >= _SWEEP_S:
+            self._sweep()
+            full = len(self._by_inode) >= SOCKETS_MAX
+            self._refused_s = now if full else self._refused_s
+        if full:
             raise OSError(errno.ENFILE, os.strerror(errno.ENFILE))
         self._sweep_at = min(max(_FIRST_SWEEP, 2 * len(self._by_inode)), SOCKETS_MAX)
 

@@ -33,7 +33,8 @@ def wants_strict(command: str) -> bool:
             if start.startswith(b"#!"):
                 return _runs_python(start)
             return start.startswith(_ELF64) and _has_section(Path(path), start)
-    except OSError:
+    except (OSError, ValueError, OverflowError, struct.error):
+        # Whatever it is, no linker made it.
         return False
 
 
