@@ -101,6 +101,12 @@ def check_protocol(proto: int, mode: int | None, kinds: set[str], coa: bool) -> 
     if proto in MIP6:
         _check_mip6(mode, kinds, coa, of_proto)
         return
+    if proto not in _ALGORITHMS:
+        if kinds:
+            raise ParseError(0, f"ALGO is invalid {of_proto}")
+        if coa:
+            raise ParseError(0, f'"coa" is invalid {of_proto}')
+        return
     if mode is not None and mode not in _MODES[proto]:
         raise ParseError(0, f"MODE value is invalid {of_proto}")
     refused, subject, needed, choice = _ALGORITHMS[proto]
@@ -115,7 +121,7 @@ def check_protocol(proto: int, mode: int | None, kinds: set[str], coa: bool) -> 
 def _check_mip6(mode: int | None, kinds: set[str], coa: bool, of_proto: str) -> None:
     if kinds:
         raise ParseError(0, f"ALGO is invalid {of_proto}")
-    if mode is None:
+    if not mode:
         raise ParseError(0, f'"mode" is required {of_proto}')
     if mode not in _MIP6_MODES:
         raise ParseError(0, f"MODE value is invalid {of_proto}")

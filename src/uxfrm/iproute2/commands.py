@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable, Iterator
 
 from uxfrm.iproute2 import grammar_policy, grammar_state, names
 from uxfrm.iproute2.filters import take_policy_filter, take_state_filter
-from uxfrm.iproute2.grammar import Once, Resolve, take_xfrm_proto
+from uxfrm.iproute2.grammar import Once, take_xfrm_proto
+from uxfrm.iproute2.invocation import take_options, without_prompt
 from uxfrm.iproute2.requests import (
     Command,
     PolicyAdd,
@@ -36,6 +37,7 @@ from uxfrm.iproute2.requests import (
     Statement,
     StateUpdate,
 )
+from uxfrm.iproute2.selectors import Resolve
 from uxfrm.iproute2.words import Cursor, ParseError, logical_lines, shown, split, unsigned, wrong
 from uxfrm.model.address import AF_INET, AF_INET6, BITS
 from uxfrm.model.error import XfrmError
@@ -47,9 +49,15 @@ def no_interfaces(name: str) -> int | None:
     return None
 
 
-def parse_batch(lines: Iterable[str], resolve: Resolve | None = None) -> Iterator[Statement]:
-    """Read the lines of a batch file; `resolve` finds interfaces' indices. Blank lines give nothing."""
-    for number, text in logical_lines(lines):
+def parse_batch(
+    lines: Iterable[str], resolve: Resolve | None = None, hash_is_prompt: bool = False
+) -> Iterator[Statement]:
+    """Read the lines of a batch file; `resolve` finds interfaces' indices. Blank lines give nothing.
+
+    Unlike `ip`, it takes lines with prompts, sudo, `ip` and options. A lone `#` before `ip` begins a comment
+    unless `hash_is_prompt`.
+    """
+    for number, text in logical_lines(without_prompt(line, hash_is_prompt) for line in lines):
         statement = _statement(number, text, resolve or no_interfaces)
         if statement is not None:
             yield statement
@@ -78,13 +86,11 @@ _USAGE = "Usage: ip xfrm XFRM-OBJECT { COMMAND | help }\nwhere  XFRM-OBJECT := s
 def parse_words(words: list[str], resolve: Resolve = no_interfaces) -> Command:
     """One command from its words, which may begin with `ip` and its options. Raises ParseError, XfrmError."""
     cursor = Cursor(words)
-    if cursor.follows("ip", "/sbin/ip", "/usr/sbin/ip"):
-        while cursor.here.startswith("-"):
-            cursor.take()
+    take_options(cursor)
     if not cursor or not "xfrm".startswith(cursor.here):
         raise ParseError(0, f'Object "{shown(cursor.here)}" is unknown, try "ip help".')
     cursor.take()
-    kind = next((kind for kind in _OBJECTS if cursor and kind.startswith(cursor.here)), None)
+    kind = next((kind for kind in _OBJECTS if cursor.here and kind.startswith(cursor.here)), None)
     if kind is None:
         raise ParseError(0, _USAGE)
     cursor.take()

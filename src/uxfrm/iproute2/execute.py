@@ -12,6 +12,7 @@ from uxfrm.iproute2.output import NameOf, show_policy, show_state, unnamed
 from uxfrm.iproute2.requests import Command
 from uxfrm.model.dump import PolicyId, StateDump, StateId
 from uxfrm.namespace import Namespace
+from uxfrm.tables.policies import HASH_MAX
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,22 +20,22 @@ class _Run:
     """The namespace, and how it is shown."""
 
     ns: Namespace
-    statistics: bool
+    statistics: int
     zone: tzinfo | None
     name_of: NameOf
 
     def states(self, dumps: list[StateDump], nokeys: bool = False) -> str:
-        return "".join(show_state(d, self.statistics, nokeys, self.zone, self.name_of) for d in dumps)
+        return "".join(show_state(d, bool(self.statistics), nokeys, self.zone, self.name_of) for d in dumps)
 
 
 def execute(
     command: Command,
     namespace: Namespace,
-    statistics: bool = False,
+    statistics: int = 0,
     zone: tzinfo | None = None,
     name_of: NameOf = unnamed,
 ) -> str:
-    """Do `command`; return what `ip` prints (`statistics`: `ip -s`). Raises the namespace's XfrmError."""
+    """Do `command`; return what `ip` prints (`statistics`: how many -s). Raises the namespace's XfrmError."""
     return _ACTIONS[type(command)](command, _Run(namespace, statistics, zone, name_of))
 
 
@@ -65,16 +66,20 @@ def _state_deleteall(c: requests.StateDeleteAll, ns: Namespace) -> None:
 
 
 def _state_count(c: requests.StateCount, run: _Run) -> str:
-    return f"\t SAD count {len(run.ns.states)}\n"
+    count = len(run.ns.states)
+    # Linux doubles its table when states meet in a bucket of a full one; taken to be at once
+    buckets = max(8, 1 << count.bit_length())
+    detail = f" (buckets count {buckets} Max {HASH_MAX})" if run.statistics else ""
+    return f"\t SAD count {count}{detail}\n"
 
 
 def _policy_get(c: requests.PolicyGet, run: _Run) -> str:
-    return show_policy(run.ns.get_policy(c.id), run.statistics, run.zone, run.name_of)
+    return show_policy(run.ns.get_policy(c.id), bool(run.statistics), run.zone, run.name_of)
 
 
 def _policy_list(c: requests.PolicyList, run: _Run) -> str:
     picked = [dump for dump in run.ns.dump_policies() if c.filter.picks(dump)]
-    return "".join(show_policy(dump, run.statistics, run.zone, run.name_of) for dump in picked)
+    return "".join(show_policy(dump, bool(run.statistics), run.zone, run.name_of) for dump in picked)
 
 
 def _policy_deleteall(c: requests.PolicyDeleteAll, ns: Namespace) -> None:
@@ -84,7 +89,18 @@ def _policy_deleteall(c: requests.PolicyDeleteAll, ns: Namespace) -> None:
 
 def _policy_count(c: requests.PolicyCount, run: _Run) -> str:
     info = run.ns.policies.info()
-    return f"\t SPD IN  {info.incnt} OUT {info.outcnt} FWD {info.fwdcnt}\n"
+    text = f"\t SPD IN  {info.incnt} OUT {info.outcnt} FWD {info.fwdcnt}"
+    if run.statistics:
+        text += f" (Sock: IN {info.inscnt} OUT {info.outscnt} FWD {info.fwdscnt})"
+    text += "\n"
+    if run.statistics > 1:
+        text += f"\t SPD buckets: count {info.spdhcnt} Max {info.spdhmcnt}\n"
+        for family, (local, remote) in (
+            ("IPv4", run.ns.policies.thresholds4),
+            ("IPv6", run.ns.policies.thresholds6),
+        ):
+            text += f"\t SPD {family} thresholds: local {local} remote {remote}\n"
+    return text
 
 
 def _policy_getdefault(c: requests.PolicyGetDefault, run: _Run) -> str:

@@ -1,32 +1,33 @@
-"""What `list` and `deleteall` pick: states and policies of which every field that was said agrees."""
+"""What `list` and `deleteall` pick: states and policies that agree with every word that was said."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from uxfrm.iproute2 import names
-from uxfrm.iproute2.grammar import (
-    Resolve,
-    take_flags,
-    take_identity,
-    take_mode,
-    take_selector,
-    take_word,
-)
+from uxfrm.iproute2.grammar import take_flags, take_identity, take_mode, take_word
+from uxfrm.iproute2.selectors import Resolve, SelectorDraft
 from uxfrm.iproute2.words import Cursor, wrong
-from uxfrm.model.address import AF_UNSPEC, Address, is_any
+from uxfrm.model.address import AF_UNSPEC, Address, in_prefix
 from uxfrm.model.dump import PolicyDump, StateDump
 from uxfrm.model.policy import Direction
-from uxfrm.model.selector import Selector
 from uxfrm.model.state import StateConfig
+
+Prefix = tuple[Address, int]
+
+
+def _within(address: Address, prefix: Prefix | None) -> bool:
+    return prefix is None or in_prefix(address, *prefix)
 
 
 @dataclass(frozen=True, slots=True)
 class StateFilter:
-    """Fields that a state must have; None for any."""
+    """What a state must have; None for anything."""
 
-    saddr: Address | None = None
-    daddr: Address | None = None
+    family: int = AF_UNSPEC
+    src: Prefix | None = None
+    dst: Prefix | None = None
     proto: int | None = None
     spi: int | None = None
     mode: int | None = None
@@ -34,12 +35,13 @@ class StateFilter:
     flags: int | None = None
 
     def picks(self, dump: StateDump) -> bool:
-        """True for a state that has them all."""
+        """True for a state that has it all."""
         x = dump.config
         flags = x.flags if isinstance(x, StateConfig) else 0
         return (
-            _same_address(self.saddr, x.saddr)
-            and _same_address(self.daddr, x.daddr)
+            self.family in (AF_UNSPEC, x.family)
+            and _within(x.saddr, self.src)
+            and _within(x.daddr, self.dst)
             and self.proto in (None, x.proto)
             and self.spi in (None, x.spi)
             and self.mode in (None, x.mode)
@@ -48,18 +50,14 @@ class StateFilter:
         )
 
 
-def _same_address(wanted: Address | None, found: Address) -> bool:
-    return wanted is None or wanted == found
-
-
 EVERY_STATE = StateFilter()
 
 
 def take_state_filter(cursor: Cursor) -> tuple[StateFilter, bool]:
     """All words of `state list` and `deleteall`: the filter, and whether `nokeys` was among them."""
-    found: dict[str, int | None] = {}
-    ends: dict[str, Address | None] = {}
-    nokeys = seen = False
+    found: dict[str, Any] = {}
+    identity = None
+    nokeys = False
     while cursor:
         if cursor.follows("nokeys"):
             nokeys = True
@@ -69,29 +67,37 @@ def take_state_filter(cursor: Cursor) -> tuple[StateFilter, bool]:
             found["reqid"] = cursor.number(32, "REQID value is invalid")
         elif cursor.follows("flag"):
             found["flags"] = _flags(cursor, names.STATE_FLAG)
-        elif not seen:
-            seen = True
-            identity = take_identity(cursor, loose=True)
-            ends |= {"saddr": identity.saddr, "daddr": identity.daddr}
-            found |= {"proto": identity.proto, "spi": identity.spi or None}
+        elif identity is None:
+            identity = take_identity(cursor, cursor.family, loose=True)
         else:
             raise wrong(cursor.take(), "unknown")
-    return StateFilter(ends.get("saddr"), ends.get("daddr"), **found), nokeys
+    if identity is None:
+        return StateFilter(cursor.family, **found), nokeys
+    family = identity.family or cursor.family
+    found |= {"proto": identity.proto, "spi": identity.spi}
+    return StateFilter(family, identity.src, identity.dst, **found), nokeys
 
 
 def _flags(cursor: Cursor, table: names.Table) -> int:
     cursor.peek()
+    start = cursor.at
     flags = take_flags(cursor, table)
-    if not flags:
+    if cursor.at == start:
         raise wrong(cursor.here, "unknown")
     return flags
 
 
 @dataclass(frozen=True, slots=True)
 class PolicyFilter:
-    """Fields that a policy must have; None for any."""
+    """What a policy must have; None for anything. Masks of ports do not count, only the ports."""
 
-    selector: Selector | None = None
+    family: int = AF_UNSPEC
+    src: Prefix | None = None
+    dst: Prefix | None = None
+    proto: int | None = None
+    sport: int | None = None
+    dport: int | None = None
+    ifindex: int | None = None
     direction: int | None = None
     index: int | None = None
     type: int | None = None
@@ -101,10 +107,16 @@ class PolicyFilter:
     nosock: bool = False
 
     def picks(self, dump: PolicyDump) -> bool:
-        """True for a policy that has them all."""
-        p = dump.config
+        """True for a policy that has it all."""
+        p, s = dump.config, dump.config.selector
         return (
-            (self.selector is None or _same_selector(self.selector, p.selector))
+            self.family in (AF_UNSPEC, s.family)
+            and _within(s.saddr, self.src)
+            and _within(s.daddr, self.dst)
+            and self.proto in (None, s.proto)
+            and self.sport in (None, s.sport)
+            and self.dport in (None, s.dport)
+            and self.ifindex in (None, s.ifindex)
             and self.direction in (None, p.direction)
             and self.index in (None, p.index)
             and self.type in (None, p.type)
@@ -115,31 +127,13 @@ class PolicyFilter:
         )
 
 
-def _same_selector(wanted: Selector, found: Selector) -> bool:
-    """True when every field that `wanted` says is the same in `found`."""
-    if wanted.family not in (AF_UNSPEC, found.family):
-        return False
-    pairs = (
-        (wanted.saddr, wanted.prefixlen_s, found.saddr, found.prefixlen_s),
-        (wanted.daddr, wanted.prefixlen_d, found.daddr, found.prefixlen_d),
-    )
-    ends = all((is_any(a) and not n) or (a == b and n == m) for a, n, b, m in pairs)
-    return (
-        ends
-        and wanted.proto in (0, found.proto)
-        and wanted.ifindex in (0, found.ifindex)
-        and (not wanted.sport_mask or wanted.sport == found.sport)
-        and (not wanted.dport_mask or wanted.dport == found.dport)
-    )
-
-
 EVERY_POLICY = PolicyFilter()
 
 
 def take_policy_filter(cursor: Cursor, resolve: Resolve) -> PolicyFilter:
     """All words of `policy list` and `deleteall`."""
-    found: dict[str, int | None] = {}
-    selector: Selector | None = None
+    found: dict[str, Any] = {}
+    selector: SelectorDraft | None = None
     nosock = False
     while cursor:
         keyword = cursor.here
@@ -153,10 +147,22 @@ def take_policy_filter(cursor: Cursor, resolve: Resolve) -> PolicyFilter:
         elif cursor.follows("index", "priority"):
             found[keyword] = cursor.number(32, f"{keyword.upper()} value is invalid")
         elif selector is None:
-            selector = take_selector(cursor, resolve)
+            selector = SelectorDraft()
+            selector.take(cursor, resolve)
         else:
             raise wrong(cursor.take(), "unknown")
-    return PolicyFilter(selector, nosock=nosock, **found)
+    x = selector or SelectorDraft()
+    return PolicyFilter(
+        family=x.family or cursor.family,
+        src=x.ends.get("src"),
+        dst=x.ends.get("dst"),
+        proto=x.proto,
+        sport=x.ports.get("sport"),
+        dport=x.ports.get("dport"),
+        ifindex=x.ifindex or None,
+        nosock=nosock,
+        **found,
+    )
 
 
 _WORDS = {

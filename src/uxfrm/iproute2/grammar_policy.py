@@ -9,18 +9,17 @@ from uxfrm.iproute2 import names
 from uxfrm.iproute2.grammar import (
     Identity,
     Once,
-    Resolve,
     take_context,
     take_flags,
     take_identity,
     take_limit,
     take_mark,
     take_mode,
-    take_selector,
     take_word,
 )
+from uxfrm.iproute2.selectors import Resolve, take_selector
 from uxfrm.iproute2.words import Cursor, ParseError, twice, wrong
-from uxfrm.model.address import AF_INET
+from uxfrm.model.address import AF_INET, AF_UNSPEC
 from uxfrm.model.dump import PolicyId
 from uxfrm.model.lifetime import UNLIMITED, LifetimeConfig
 from uxfrm.model.mark import NO_MARK, Mark
@@ -46,7 +45,7 @@ class TemplateDraft:
         return Template(
             daddr=daddr,
             saddr=saddr,
-            spi=identity.spi,
+            spi=identity.spi or 0,
             proto=identity.proto or 0,
             family=af,
             reqid=self.reqid,
@@ -139,7 +138,7 @@ def _tmpl(cursor: Cursor, x: Draft) -> None:
         elif cursor.follows("level"):
             t.optional = bool(take_word(cursor, names.LEVEL, "LEVEL value is invalid"))
         elif t.id is None:
-            t.id = take_identity(cursor)
+            t.id = take_identity(cursor, AF_UNSPEC)
         else:
             return
 
@@ -176,10 +175,10 @@ def take_config(cursor: Cursor, resolve: Resolve) -> PolicyConfig:
             cursor.take()
             reader(cursor, x)
         elif x.selector is None:
-            x.selector = take_selector(cursor, resolve, AF_INET)
+            x.selector = take_selector(cursor, resolve, cursor.family or AF_INET)
         else:
             raise twice("unknown", cursor.take())
-    selector = x.selector or take_selector(cursor, resolve, AF_INET)
+    selector = x.selector or take_selector(cursor, resolve, cursor.family or AF_INET)
     return PolicyConfig(
         direction=_direction(x),
         selector=selector,
@@ -211,7 +210,7 @@ def take_id(cursor: Cursor, resolve: Resolve) -> PolicyId:
             cursor.take()
             reader(cursor, x)
         elif x.selector is None:
-            x.selector = take_selector(cursor, resolve, AF_INET)
+            x.selector = take_selector(cursor, resolve, cursor.family or AF_INET)
         else:
             raise wrong(cursor.take(), "unknown")
     direction = _direction(x)

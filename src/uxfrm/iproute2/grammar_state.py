@@ -6,22 +6,20 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from uxfrm.iproute2 import names
+from uxfrm.iproute2.addresses import take_address, take_prefix
 from uxfrm.iproute2.algorithms import KINDS, Wanted, check_protocol, take_algorithm
 from uxfrm.iproute2.grammar import (
     Identity,
     Once,
-    Resolve,
-    take_address,
     take_context,
     take_flags,
     take_identity,
     take_limit,
     take_mark,
     take_mode,
-    take_prefix,
-    take_selector,
     take_word,
 )
+from uxfrm.iproute2.selectors import Resolve, SelectorDraft
 from uxfrm.iproute2.words import HIDDEN, Cursor, ParseError, wrong
 from uxfrm.model.address import AF_INET, AF_UNSPEC, Address, any_address
 from uxfrm.model.dump import LarvalConfig, StateId
@@ -54,6 +52,7 @@ class Draft:
     """A state while its words are read."""
 
     resolve: Resolve
+    family: int = AF_UNSPEC
     id: Identity | None = None
     mode: int | None = None
     algorithms: dict[str, Wanted] = field(default_factory=dict)
@@ -64,13 +63,14 @@ class Draft:
     replay: dict[str, int] = field(default_factory=dict)
     flags: int = 0
     extra_flags: int = 0
-    selector: Selector = ANYTHING
+    selector: SelectorDraft = field(default_factory=SelectorDraft)
     limits: LifetimeConfig = UNLIMITED
     encap: Encap | None = None
     coaddr: Address | None = None
     context: SecurityContext | None = None
     offload: Offload | None = None
-    set_mark: Mark = NO_MARK
+    output_mark: int = 0
+    output_mask: int = 0
     if_id: int = 0
     tfcpad: int = 0
     direction: int = SaDir.UNSET
@@ -104,6 +104,19 @@ def _counter(keyword: str) -> Reader:
     return read
 
 
+def _seq(cursor: Cursor, x: Draft) -> None:
+    """`ip` sends it in network order and the kernel takes it as its own: here as on little-endian."""
+    x.seq = int.from_bytes(cursor.number(32, "SEQ value is invalid").to_bytes(4), "little")
+
+
+def _bound(keyword: str, attribute: str) -> Reader:
+    def read(cursor: Cursor, x: Draft) -> None:
+        x.once.say(keyword)
+        setattr(x, attribute, cursor.number(32, _value(keyword)))
+
+    return read
+
+
 def _mode(cursor: Cursor, x: Draft) -> None:
     x.mode = take_mode(cursor)
 
@@ -119,12 +132,12 @@ def _flag(cursor: Cursor, x: Draft) -> None:
 
 def _extra_flag(cursor: Cursor, x: Draft) -> None:
     cursor.peek()
-    x.extra_flags |= take_flags(cursor, names.EXTRA_FLAG)
+    x.extra_flags |= take_flags(cursor, names.EXTRA_FLAG, 32, '"EXTRA-FLAG" is invalid')
 
 
 def _selector(cursor: Cursor, x: Draft) -> None:
     cursor.peek()
-    x.selector = take_selector(cursor, x.resolve)
+    x.selector.take(cursor, x.resolve)
 
 
 def _limit(cursor: Cursor, x: Draft) -> None:
@@ -140,7 +153,7 @@ def _encap(cursor: Cursor, x: Draft) -> None:
 
 def _coa(cursor: Cursor, x: Draft) -> None:
     x.once.say("coa")
-    x.coaddr = take_prefix(cursor, _family(x))[0]
+    x.coaddr = take_prefix(cursor, (x.id.family if x.id else AF_UNSPEC) or cursor.family)[0]
 
 
 def _ctx(cursor: Cursor, x: Draft) -> None:
@@ -149,10 +162,9 @@ def _ctx(cursor: Cursor, x: Draft) -> None:
 
 
 def _output_mark(cursor: Cursor, x: Draft) -> None:
-    value, mask = cursor.number(32, _value("output-mark")), 0xFFFFFFFF
+    x.output_mark = cursor.number(32, _value("output-mark"))
     if cursor.follows("mask"):
-        mask = cursor.number(32, "mask value is invalid")
-    x.set_mark = Mark(value, mask)
+        x.output_mask = cursor.number(32, "mask value is invalid")
 
 
 def _dir(cursor: Cursor, x: Draft) -> None:
@@ -162,17 +174,18 @@ def _dir(cursor: Cursor, x: Draft) -> None:
 def _offload(cursor: Cursor, x: Draft) -> None:
     flags = 4 if cursor.follows("packet") else 0
     cursor.follows("crypto")
-    if not cursor.follows("dev"):
-        raise wrong(cursor.take(), 'value after "offload dir" is invalid')
-    name = cursor.take()
-    ifindex = x.resolve(name)
-    if not ifindex:
-        raise wrong(name, 'value after "offload dev" is invalid')
+    ifindex: int | None = None
+    if cursor.follows("dev"):
+        name = cursor.take()
+        ifindex = x.resolve(name)
+        if not ifindex:
+            raise wrong(name, 'value after "offload dev" is invalid')
     keyword = cursor.take()
     if keyword != "dir":
         raise wrong(keyword, 'value after "offload dir" is invalid')
     inbound = take_word(cursor, names.SA_DIR, "DIR value is invalid") == SaDir.IN
-    x.offload = Offload(ifindex, flags | (2 if inbound else 0))
+    # without a device there is nothing to offload to, and the kernel goes on without
+    x.offload = Offload(ifindex, flags | (2 if inbound else 0)) if ifindex else None
 
 
 def _algorithm(cursor: Cursor, x: Draft) -> None:
@@ -186,7 +199,7 @@ ADD: dict[str, Reader] = _ALGORITHM | {
     "mode": _mode,
     "mark": _mark,
     "reqid": number("reqid", "REQID value is invalid"),
-    "seq": number("seq", "SEQ value is invalid"),
+    "seq": _seq,
     "replay-window": number("window", _value("replay-window")),
     "replay-seq": _counter("replay-seq"),
     "replay-oseq": _counter("replay-oseq"),
@@ -212,8 +225,8 @@ ALLOCSPI: dict[str, Reader] = {
     "mark": _mark,
     "reqid": ADD["reqid"],
     "seq": ADD["seq"],
-    "min": number("low", _value("min")),
-    "max": number("high", _value("max")),
+    "min": _bound("min", "low"),
+    "max": _bound("max", "high"),
     "if_id": ADD["if_id"],
     "dir": _dir,
     "pcpu-num": ADD["pcpu-num"],
@@ -222,21 +235,21 @@ ALLOCSPI: dict[str, Reader] = {
 
 def read(cursor: Cursor, table: dict[str, Reader], resolve: Resolve) -> Draft:
     """Read all words by `table`; the first that it does not know begins ID."""
-    x = Draft(resolve)
+    x = Draft(resolve, family=cursor.family)
     while cursor:
         reader = table.get(cursor.here)
         if reader is not None:
             cursor.take()
             reader(cursor, x)
         elif x.id is None:
-            x.id = take_identity(cursor)
+            x.id = take_identity(cursor, cursor.family)
         else:
             raise wrong(HIDDEN if x.after_key == cursor.at else cursor.here, "unknown")
     return x
 
 
 def _family(x: Draft) -> int:
-    return (x.id.family if x.id else 0) or AF_INET
+    return (x.id.family if x.id else AF_UNSPEC) or x.family or AF_INET
 
 
 # -- what the words come to
@@ -256,7 +269,7 @@ def take_config(cursor: Cursor, resolve: Resolve) -> StateConfig:
         daddr=daddr,
         saddr=saddr,
         proto=proto,
-        spi=identity.spi,
+        spi=identity.spi or 0,
         family=_family(x),
         mode=x.mode or Mode.TRANSPORT,
         reqid=x.reqid,
@@ -274,7 +287,7 @@ def take_config(cursor: Cursor, resolve: Resolve) -> StateConfig:
         encap=x.encap,
         tfcpad=x.tfcpad,
         mark=x.mark,
-        set_mark=x.set_mark,
+        set_mark=Mark(x.output_mark, x.output_mask or 0xFFFFFFFF) if x.output_mark else NO_MARK,
         if_id=x.if_id,
         direction=x.direction,
         lifetime=x.limits,
@@ -284,7 +297,7 @@ def take_config(cursor: Cursor, resolve: Resolve) -> StateConfig:
 
 def _filled(x: Draft) -> Selector:
     """The selector with wildcards of the state's family where it says no address."""
-    s = x.selector
+    s = x.selector.made()
     if s.family != AF_UNSPEC or s == ANYTHING or x.flags & AF_UNSPEC_FLAG:
         return s
     wild = any_address(_family(x))
@@ -318,7 +331,7 @@ def take_id(cursor: Cursor, resolve: Resolve) -> StateId:
     if x.id is None:
         raise ParseError(0, "RTNETLINK answers: Invalid argument")
     saddr, daddr = x.id.addresses(_family(x))
-    return StateId(daddr, x.id.spi, x.id.proto or 0, _family(x), x.mark.v & x.mark.m, saddr)
+    return StateId(daddr, x.id.spi or 0, x.id.proto or 0, _family(x), x.mark.v & x.mark.m, saddr)
 
 
 def take_allocspi(cursor: Cursor, resolve: Resolve) -> tuple[LarvalConfig, int, int]:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from uxfrm.iproute2.words import unsigned
 from uxfrm.model.flow import PROTO_GRE, PROTO_ICMP, PROTO_ICMPV6, PROTO_MH
 
 Table = Mapping[int, str]
 
-XFRM_PROTO: Table = {50: "esp", 51: "ah", 108: "comp", 43: "route2", 60: "hao"}
+XFRM_PROTO: Table = {50: "esp", 51: "ah", 108: "comp", 43: "route2", 60: "hao", 255: "ipsec-any"}
+IPSEC = frozenset({50, 51, 108, 255})
+"""Protocols of states that have an SPI (xfrm_id_proto_match's IPSEC_PROTO_ANY)."""
 MODE: Table = {0: "transport", 1: "tunnel", 2: "ro", 3: "in_trigger", 4: "beet", 5: "iptfs"}
+MODE_SHOWN: Table = {mode: word for mode, word in MODE.items() if word != "iptfs"}
 STATE_FLAG: Table = {
     1: "noecn",
     2: "decap-dscp",
@@ -48,8 +52,15 @@ PROTOCOL: Table = {
     "mobility-header", 136: "udplite", 137: "mpls-in-ip", 138: "manet", 139: "hip", 140: "shim6", 141:
     "wesp", 142: "rohc", 143: "ethernet",
 }
-_PROTOCOL_ALIAS = {
-    "any": 0, "hopopt": 0, "ip-encap": 4, "ipsec-esp": 50, "ipsec-ah": 51, "cphb": 73, "ospfigp": 89,
+# Aliases there, where they are not just the name in capitals.
+_SPELLED = {
+    "IP-ENCAP": 4, "IPv6": 41, "IPv6-Route": 43, "IPv6-Frag": 44, "IPSEC-ESP": 50, "IPSEC-AH": 51,
+    "IPv6-ICMP": 58, "IPv6-NoNxt": 59, "IPv6-Opts": 60, "OSPFIGP": 89, "Mobility-Header": 135,
+    "UDPLite": 136, "MPLS-in-IP": 137, "Shim6": 140, "Ethernet": 143,
+}
+# `ip` has "any" itself, and keeps 8 bits of MPTCP's 262.
+_ALIAS = _SPELLED | {"any": 0, "hopopt": 0, "HOPOPT": 0, "mptcp": 6, "MPTCP": 6} | {
+    word.upper(): value for value, word in PROTOCOL.items() if value not in _SPELLED.values()
 }
 # fmt: on
 
@@ -64,7 +75,7 @@ def number(table: Table, word: str) -> int | None:
     return next((value for value, text in table.items() if text == word), None)
 
 
-def protocol_number(word: str) -> int | None:
-    """The protocol of this name, None for none."""
+def protocol(word: str) -> int | None:
+    """The protocol of this name or number, None for none."""
     found = number(PROTOCOL, word)
-    return _PROTOCOL_ALIAS.get(word.lower()) if found is None else found
+    return _ALIAS.get(word, unsigned(word, 8)) if found is None else found

@@ -14,10 +14,11 @@ from uxfrm.iproute2 import names
 from uxfrm.model.address import AF_INET, AF_UNSPEC, ANY4, ANY6, Address, show
 from uxfrm.model.algorithm import Algorithm
 from uxfrm.model.dump import LarvalConfig, PolicyDump, StateDump
+from uxfrm.model.flow import PROTO_MH
 from uxfrm.model.lifetime import INF, LifetimeConfig, LifetimeCurrent
 from uxfrm.model.mark import NO_MARK, Mark
 from uxfrm.model.policy import Action, Direction, Offload, PolicyConfig, SecurityContext
-from uxfrm.model.selector import Selector
+from uxfrm.model.selector import ANYTHING, Selector
 from uxfrm.model.state import ReplayEsn, ReplayLegacy, SaDir, StateConfig
 from uxfrm.model.template import Template
 
@@ -77,8 +78,8 @@ def _state_lines(dump: StateDump, style: Style) -> Iterator[str]:
     yield from _replay(dump.replay)
     yield from _offload(full.rare.offload if full else None, style)
     yield from _trailing_attributes(x)
-    if x.selector is not None and x.selector.family != AF_UNSPEC:
-        yield f"\tsel {_selector(x.selector, style)}"
+    if x.selector not in (None, ANYTHING):
+        yield f"\tsel {_selector(x.selector, style, x.family)}"
     if style.statistics:
         yield from _lifetime(_limits(x))
         yield from _current(dump.current, style)
@@ -89,12 +90,13 @@ def _state_lines(dump: StateDump, style: Style) -> Iterator[str]:
 
 
 def _identity(x: StateConfig | LarvalConfig | Template, style: Style) -> str:
-    """`proto esp spi 0x... reqid N mode tunnel`; without -s a template's SPI of 0 is left out."""
+    """`proto esp spi 0x... reqid N mode tunnel`; without -s an SPI of 0 is left out where none is needed."""
     proto = names.name(names.XFRM_PROTO, x.proto)
-    mode = names.name(names.MODE, x.mode)
+    mode = names.name(names.MODE_SHOWN, x.mode)
     if style.statistics:
         return f"proto {proto} spi 0x{x.spi:08x}({x.spi}) reqid {x.reqid}(0x{x.reqid:08x}) mode {mode}"
-    spi = "" if isinstance(x, Template) and not x.spi else f"spi 0x{x.spi:08x} "
+    needed = x.proto in names.IPSEC and not isinstance(x, Template)
+    spi = "" if not x.spi and not needed else f"spi 0x{x.spi:08x} "
     return f"proto {proto} {spi}reqid {x.reqid} mode {mode}"
 
 
@@ -107,7 +109,7 @@ def _window_and_flags(x: StateConfig | LarvalConfig, style: Style) -> str:
     words = _flags(names.STATE_FLAG, flags)
     if extra:
         words += f"extra_flag {_flags(names.EXTRA_FLAG, extra)}"
-    return f"{window}seq 0x{x.seq:08x} flag {words} (0x{flags:08b})"
+    return f"{window}seq 0x{x.seq:08d} flag {words} (0x{flags:08b})"
 
 
 def _flags(table: names.Table, flags: int) -> str:
@@ -136,8 +138,7 @@ def _algorithms(x: StateConfig, style: Style) -> Iterator[str]:
     for word, algorithm in (("auth-trunc", x.auth), ("aead", x.aead), ("enc", x.crypt), ("comp", x.comp)):
         if algorithm is not None:
             icv = f" {algorithm.icv_bits}" if word in ("auth-trunc", "aead") else ""
-            key = "" if word == "comp" else _key(algorithm, style)
-            yield f"\t{word} {algorithm.name} {key}{icv}"
+            yield f"\t{word} {algorithm.name} {_key(algorithm, style)}{icv}"
 
 
 def _key(algorithm: Algorithm, style: Style) -> str:
@@ -251,21 +252,27 @@ def _template(t: Template, style: Style) -> Iterator[str]:
 # -- both
 
 
-def _selector(s: Selector, style: Style) -> str:
-    text = f"src {_show(s.saddr, s.family)}/{s.prefixlen_s} dst {_show(s.daddr, s.family)}/{s.prefixlen_d} "
+def _selector(s: Selector, style: Style, family: int = AF_UNSPEC) -> str:
+    """A selector, in the state's `family` where it has none itself."""
+    af = s.family or family
+    text = f"src {_show(s.saddr, af)}/{s.prefixlen_s} dst {_show(s.daddr, af)}/{s.prefixlen_d} "
     if s.proto:
         text += f"proto {names.name(names.PROTOCOL, s.proto)} "
-    text += _ports(s)
+    text += _ports(s, style)
     if s.ifindex:
         text += f"dev {style.name_of(s.ifindex)} "
     return f"{text}uid {s.user}" if style.statistics else text
 
 
-def _ports(s: Selector) -> str:
+def _ports(s: Selector, style: Style) -> str:
     if s.proto == names.GRE:
         return f"key {s.sport << 16 | s.dport} " if s.sport_mask or s.dport_mask else ""
     sport, dport = ("type", "code") if s.proto in names.TYPED else ("sport", "dport")
     text = f"{sport} {s.sport} " if s.sport_mask else ""
+    if s.proto == PROTO_MH:
+        # no word for a second figure of mobility headers; `ip` shows its bytes as the processor reads them
+        swapped = int.from_bytes(s.dport.to_bytes(2), "little")
+        return text + (f"(dport) 0x{swapped:04x} " if s.dport_mask and style.statistics else "")
     return text + (f"{dport} {s.dport} " if s.dport_mask else "")
 
 

@@ -14,9 +14,9 @@ from functools import partial
 from typing import Any
 
 from uxfrm.iproute2.commands import answer, no_interfaces
-from uxfrm.iproute2.grammar import Resolve
 from uxfrm.iproute2.paste_lines import BOTH, POLICY, STATE, Entry, read_selector
 from uxfrm.iproute2.requests import RestorePolicy, RestoreState, Statement
+from uxfrm.iproute2.selectors import Resolve
 from uxfrm.iproute2.words import ParseError, shown
 from uxfrm.model.address import family, parse
 from uxfrm.model.dump import LarvalConfig, PolicyDump, StateDump, StateStats
@@ -33,11 +33,11 @@ _PROMPT = re.compile(r".*[$#>%] ?(sudo )?(\S*/)?ip\b.*|.*[$#>%]|(sudo )?(\S*/)?i
 
 
 def parse_dump(
-    lines: Iterable[str], resolve: Resolve | None = None, zone: tzinfo | None = None
+    lines: Iterable[str], resolve: Resolve | None = None, zone: tzinfo | None = None, first_line: int = 1
 ) -> Iterator[Statement]:
     """Read pasted dumps: one Statement per entry. Dates are of `zone`, None for this machine's."""
     reading: _Reading | None = None
-    for number, raw in enumerate(lines, 1):
+    for number, raw in enumerate(lines, first_line):
         text = " ".join(raw.split())
         if not text:
             continue

@@ -12,7 +12,7 @@ from datetime import datetime, tzinfo
 from typing import Any
 
 from uxfrm.iproute2 import names
-from uxfrm.iproute2.grammar import Resolve, take_selector
+from uxfrm.iproute2.selectors import Resolve, take_selector
 from uxfrm.iproute2.words import Cursor, ParseError
 from uxfrm.model import algorithm as algo
 from uxfrm.model.address import Address, family, parse
@@ -93,7 +93,7 @@ def _marks(e: Entry, m: re.Match[str]) -> None:
 
 def _algorithm(e: Entry, m: re.Match[str]) -> None:
     kind, name, rest = m.groups()
-    if "Keys hidden" in rest:
+    if "Keys hidden" in rest and kind != "comp":
         raise ParseError(0, KEYS_HIDDEN)
     words = re.sub(r"\(\d+ bits\)", "", rest).split()
     key = bytes.fromhex(words.pop(0)[2:]) if words and words[0].startswith("0x") else b""

@@ -1,4 +1,7 @@
-"""Setups of either form: lines for `ip -batch`, or what `ip xfrm` printed on a host."""
+"""Setups: lines for `ip -batch`, what `ip xfrm` printed on a host, or the former followed by the latter.
+
+Commands may have been copied with a shell's prompt.
+"""
 
 from __future__ import annotations
 
@@ -6,21 +9,48 @@ from collections.abc import Iterable, Iterator
 from itertools import chain
 
 from uxfrm.iproute2.commands import parse_batch
-from uxfrm.iproute2.grammar import Resolve
 from uxfrm.iproute2.paste import is_head, is_prompt, parse_dump
 from uxfrm.iproute2.requests import Statement
+from uxfrm.iproute2.selectors import Resolve
+
+_CHANGES = {"add", "update", "set", "setdefault", "delete", "deleteall", "flush", "allocspi"}
 
 
 def parse_setup(lines: Iterable[str], resolve: Resolve | None = None) -> Iterator[Statement]:
-    """Read a setup of either form; the first line that means something tells which."""
+    """Read a setup; the first line that is no comment tells of which form it is."""
     rest = iter(lines)
     before: list[str] = []
     for line in rest:
         before.append(line)
         if _tells(line):
             break
-    pasted = bool(before) and _is_pasted(before[-1])
-    return (parse_dump if pasted else parse_batch)(chain(before, rest), resolve)
+    everything = chain(before, rest)
+    told = bool(before) and _tells(before[-1])
+    if told and _is_pasted(before[-1]):
+        yield from parse_dump(everything, resolve)
+        return
+    batch = _Batch(everything)
+    # where every line begins with # and some of them are commands, it is root's prompt
+    yield from parse_batch(batch, resolve, hash_is_prompt=not told)
+    if batch.head is not None:
+        yield from parse_dump(chain([batch.head], everything), resolve, first_line=batch.number)
+
+
+class _Batch:
+    """The lines before the first entry's head, which is kept, with its number."""
+
+    def __init__(self, lines: Iterator[str]) -> None:
+        self._lines = lines
+        self.number = 0
+        self.head: str | None = None
+
+    def __iter__(self) -> Iterator[str]:
+        for line in self._lines:
+            self.number += 1
+            if is_head(line):
+                self.head = line
+                return
+            yield line
 
 
 def _tells(line: str) -> bool:
@@ -29,7 +59,5 @@ def _tells(line: str) -> bool:
 
 
 def _is_pasted(line: str) -> bool:
-    """True for an entry's head, and for a prompt that is no command of a batch."""
-    command = line.split()[:1] == ["ip"] and not {"list", "show", "ls"}.intersection(line.split())
-    changes = {"add", "update", "set", "setdefault", "delete", "flush", "allocspi"}.intersection(line.split())
-    return is_head(line) or (is_prompt(line) and not (command and changes))
+    """True for an entry's head, and for a prompt with no command that changes anything."""
+    return is_head(line) or (is_prompt(line) and not _CHANGES.intersection(line.split()))

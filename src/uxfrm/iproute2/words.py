@@ -9,6 +9,8 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
+from uxfrm.model.address import AF_UNSPEC
+
 _BLANK = " \t\r\n"
 _MAX_WORDS = 499
 _NUMBER = re.compile(r"\s*([+-]?)([0-9A-Za-z]+)", re.ASCII)
@@ -67,12 +69,14 @@ def logical_lines(lines: Iterable[str]) -> Iterator[tuple[int, str]]:
             continue
         yield start, text + line
         start, text = 0, ""
-    if text:
-        yield start, text
+    if start:
+        yield start, f"{text}\\"
 
 
 def split(text: str) -> list[str]:
     """The words of a line: blanks divide, quotes of either kind group at a word's start, `#` ends."""
+    if text.endswith("\\") and _without_comment(text) == text:
+        raise ParseError(0, "Missing continuation line")
     words: list[str] = []
     rest = _without_comment(text).strip(_BLANK)
     while rest:
@@ -99,11 +103,12 @@ def _without_comment(text: str) -> str:
 
 
 class Cursor:
-    """The words of one command, taken from the left."""
+    """The words of one command, taken from the left, and the family that -4 or -6 asks for."""
 
-    def __init__(self, words: list[str]) -> None:
+    def __init__(self, words: list[str], family: int = AF_UNSPEC) -> None:
         self._words = words
         self.at = 0
+        self.family = family
 
     def __bool__(self) -> bool:
         return self.at < len(self._words)

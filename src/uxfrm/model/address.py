@@ -17,6 +17,8 @@ Address = bytes
 ANY4: Address = bytes(4)
 ANY6: Address = bytes(16)
 
+_DOTTED = ((bytes(12), "::"), (bytes(10) + b"\xff\xff", "::ffff:"))
+
 BITS = {AF_INET: 32, AF_INET6: 128}
 
 
@@ -26,11 +28,11 @@ def parse(text: str) -> Address:
 
 
 def show(address: Address) -> str:
-    """Spell `address` as inet_ntop does (which keeps the dotted form of v4-mapped addresses)."""
-    value = ipaddress.ip_address(address)
-    if isinstance(value, ipaddress.IPv6Address) and value.ipv4_mapped is not None:
-        return f"::ffff:{value.ipv4_mapped}"
-    return str(value)
+    """Spell `address` as inet_ntop does: dotted after ::ffff: and where only the last 32 bits are used."""
+    for prefix, text in _DOTTED:
+        if len(address) == 16 and address.startswith(prefix) and (prefix[-1] or any(address[12:14])):
+            return f"{text}{ipaddress.IPv4Address(address[12:])}"
+    return str(ipaddress.ip_address(address))
 
 
 def family(address: Address) -> int:
