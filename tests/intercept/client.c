@@ -107,7 +107,8 @@ int main(int count, char **words)
             pthread_t t; int n;
             for (n = 0; n < 4; n++) pthread_create(&t, 0, caller, (void *)(long)fd);
             usleep(20000); kill(getpid(), SIGKILL);
-        } else if (!strcmp(word, "quit")) { syscall(SYS_exit_group, 0); }
+        } else if (!strcmp(word, "wait")) { char c; recv(fd, &c, 1, 0); }
+        else if (!strcmp(word, "quit")) { syscall(SYS_exit_group, 0); }
         else if (!strncmp(word, "many=", 5)) {
             struct rlimit limit; int n, open = 0, wanted = atoi(word + 5), last = 0;
             getrlimit(RLIMIT_NOFILE, &limit);

@@ -31,7 +31,7 @@ class Run:
 
 def serve_words(*words: str, command: Sequence[str]) -> list[str]:
     """The command line of a served command."""
-    return [sys.executable, str(SERVED), *words, "--", *command]
+    return [sys.executable, str(SERVED), *filter(None, words), "--", *command]
 
 
 @pytest.fixture

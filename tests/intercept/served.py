@@ -24,6 +24,9 @@ def main() -> int:
     split = sys.argv.index("--")
     words, command = sys.argv[1:split], sys.argv[split + 1 :]
     strict = True if "strict" in words else None if "auto" in words else False
+    if "threads" in words:
+        # As numpy does: a thread from before, which takes any signal.
+        threading.Thread(target=threading.Event().wait, daemon=True).start()
     with Signals() as signals:
         return serve(words, command, strict, signals)
 

@@ -76,11 +76,12 @@ def test_a_host_without_seccomp_is_said_to_be_one(number: int) -> None:
 @pytest.mark.parametrize(
     "number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGWINCH]
 )
-def test_signals_are_passed_on(number: signal.Signals) -> None:
+@pytest.mark.parametrize("threads", ["", "threads"])
+def test_signals_are_passed_on(number: signal.Signals, threads: str) -> None:
     name = number.name.removeprefix("SIG")
     script = f"trap 'echo {name}; exit 7' {name}; echo ready; while :; do sleep 0.05; done"
     process = subprocess.Popen(
-        serve_words("plain", command=["sh", "-c", script]), stdout=subprocess.PIPE, text=True
+        serve_words("plain", threads, command=["sh", "-c", script]), stdout=subprocess.PIPE, text=True
     )
     assert process.stdout
     with process:
@@ -99,6 +100,10 @@ def test_ignored_and_default_signals_are_the_callers() -> None:
         ["env", "--ignore-signal=HUP", *line], capture_output=True, text=True, check=True
     )
     assert "SigIgn:\t0000000000000001\n" in ignoring.stdout
+    child = subprocess.run(
+        ["env", "--ignore-signal=CHLD", *line], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert "SigIgn:\t0000000000010000\n" in child.stdout
 
 
 def on_terminal(command: Sequence[str], talk: Sequence[tuple[str, bytes]]) -> tuple[str, int]:
@@ -128,23 +133,28 @@ def on_terminal(command: Sequence[str], talk: Sequence[tuple[str, bytes]]) -> tu
     return out, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def test_an_interrupt_from_the_terminal_arrives_once() -> None:
+@pytest.mark.parametrize("threads", ["", "threads"])
+def test_an_interrupt_from_the_terminal_arrives_once(threads: str) -> None:
     script = (
         "trap 'echo got' INT; echo ready; n=0; while [ $n -lt 20 ]; do sleep 0.05; n=$((n+1)); done; exit 5"
     )
-    out, status = on_terminal(serve_words("plain", command=["sh", "-c", script]), [("ready", b"\x03")])
+    out, status = on_terminal(
+        serve_words("plain", threads, command=["sh", "-c", script]), [("ready", b"\x03")]
+    )
     assert out.count("got") == 1
     assert status == 5
 
 
-def test_an_interrupt_ends_both() -> None:
-    line = serve_words("plain", command=["sh", "-c", "echo ready; exec sleep 30"])
+@pytest.mark.parametrize("threads", ["", "threads"])
+def test_an_interrupt_ends_both(threads: str) -> None:
+    line = serve_words("plain", threads, command=["sh", "-c", "echo ready; exec sleep 30"])
     _, status = on_terminal(line, [("ready", b"\x03")])
     assert status == 130
 
 
-def test_job_control() -> None:
-    job = " ".join(serve_words("plain", command=["sh", "-c", "'echo go; sleep 30'"])).encode()
+@pytest.mark.parametrize("threads", ["", "threads"])
+def test_job_control(threads: str) -> None:
+    job = " ".join(serve_words("plain", threads, command=["sh", "-c", "'echo go; sleep 30'"])).encode()
     talk = [
         ("prompt>", job + b"\n"),
         ("\rgo", b"\x1a"),

@@ -22,6 +22,7 @@ from socket import MSG_DONTWAIT, MSG_OOB, MSG_PEEK, MSG_TRUNC, SO_RCVTIMEO, SOL_
 from socket import socket as Endpoint
 
 from uxfrm.intercept.caller import Caller, Later, Result, error
+from uxfrm.intercept.notify import Gone
 from uxfrm.intercept.numbers import AF_NETLINK
 
 _KERNEL = struct.pack("=HHII", AF_NETLINK, 0, 0, 0)
@@ -122,6 +123,9 @@ class Receiver:
         wait = self._waits[fd]
         try:
             done = self._deliver(wait)
+        except Gone:
+            # The message stays for whoever calls next.
+            done = True
         except OSError as problem:
             wait.caller.service.listener.fail(wait.caller.call, problem.errno or errno.EIO)
             done = True

@@ -38,7 +38,7 @@ def run(
 
     `strict`: recvfrom and recvmsg are served too, so that the sender's family is AF_NETLINK and replies come
     at once; slower. None chooses by the command: on for Go and Python programs.
-    `signals`: if threads run already, the `Signals` in which they were started.
+    `signals`: a `Signals` that the caller has entered, best before it started any thread.
     """
     if strict is None:
         strict = wants_strict(command[0])

@@ -55,11 +55,11 @@ class Supervisor:
 
     def _serve(self, child: int, ended: int, signals: Signals, linger: bool) -> int:
         listener, status, more = self._service.listener, None, True
-        for fd in (listener.fd, signals.fd, ended):
+        for fd in (listener.fd, *signals.fds, ended):
             self._poll.register(fd, select.POLLIN)
         while status is None or (more and linger):
             for fd, event in self._poll.poll(_SWEEP_MS if self._receiver else None):
-                if fd == signals.fd:
+                if fd in signals.fds:
                     if signals.pass_on(child if status is None else None) and status is None:
                         stop_with(child)
                 elif fd == ended:
