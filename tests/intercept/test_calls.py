@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -79,9 +80,9 @@ for family in (socket.AF_INET, socket.AF_INET6):
 @pytest.mark.linux
 @pytest.mark.parametrize("mode", ["plain", "strict"])
 def test_calls_return_what_the_kernel_returns(serve: Serve, mode: str) -> None:
-    kernel = ["unshare", "-n", "python3", "-c", CALLS]
+    kernel = ["unshare", "-n", sys.executable, "-c", CALLS]
     native = subprocess.run(kernel, capture_output=True, text=True, check=True)
-    served = serve("python3", "-c", CALLS, mode=mode)
+    served = serve(sys.executable, "-c", CALLS, mode=mode)
     assert served.err == ""
     assert served.out.splitlines() == native.stdout.splitlines()
     assert len(native.stdout.splitlines()) > 300
@@ -98,7 +99,7 @@ def test_hostile_arguments_get_the_kernels_errors(serve: Serve, client: str, mod
 
 @pytest.mark.parametrize("mode", ["plain", "strict"])
 def test_other_sockets_are_left_alone(serve: Serve, mode: str) -> None:
-    done = serve("python3", "-c", UNRELATED, mode=mode)
+    done = serve(sys.executable, "-c", UNRELATED, mode=mode)
     assert (done.status, done.err, done.out) == (0, "", "92\n")
     assert done.log == ["fds 0"]
 
@@ -109,7 +110,7 @@ def test_ip_link_prints_what_it_prints(serve: Serve) -> None:
 
 
 def test_udp_encapsulation_and_socket_policies_go_to_the_engine(serve: Serve) -> None:
-    done = serve("python3", "-c", UDP)
+    done = serve(sys.executable, "-c", UDP)
     assert (done.status, done.err) == (0, "")
     assert done.out.split() == ["ENOPROTOOPT", "7"] * 2
     assert done.said("socket_policy") == [["2", "168"], ["10", "168"]]
@@ -148,5 +149,5 @@ def test_over_a_connection_it_is_the_same(serve: Serve, client: str, mode: str) 
     near = serve(client, *steps, mode=mode)
     far = serve(client, *steps, mode=mode, words=("remote",))
     assert far.out == near.out
-    far = serve("python3", "-c", UDP, mode=mode, words=("remote",))
+    far = serve(sys.executable, "-c", UDP, mode=mode, words=("remote",))
     assert (far.status, far.out.split()) == (0, ["ENOPROTOOPT", "7"] * 2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -76,7 +77,7 @@ def test_strict_mode_gives_the_netlink_family_and_replies_at_once(serve: Serve, 
 
 
 def test_strict_mode_is_chosen_for_python(serve: Serve) -> None:
-    done = serve("python3", "-c", PYTHON_CLIENT, mode="strict")
+    done = serve(sys.executable, "-c", PYTHON_CLIENT, mode="auto")
     assert (done.status, done.err) == (0, "")
     assert done.out.splitlines() == ["late", "10 32 (0, 0)", "3 6 16"]
 

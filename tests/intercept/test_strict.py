@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 
 from intercept.conftest import Run
@@ -28,7 +29,7 @@ threading.Timer(0.3, flush, (other,)).start()
 data, sender = s.recvfrom(4096)
 print(len(data), sender)
 """
-    done = serve("python3", "-c", SETUP + script, mode="strict")
+    done = serve(sys.executable, "-c", SETUP + script, mode="strict")
     assert (done.out, done.err) == ("24 (0, 0)\n", "")
 
 
@@ -51,7 +52,7 @@ for _ in range(20):
     other.recv(4096)
 print("interrupted")
 """
-    done = serve("python3", "-c", SETUP + script, mode="strict")
+    done = serve(sys.executable, "-c", SETUP + script, mode="strict")
     assert (done.out, done.err) == ("interrupted\n", "")
 
 
@@ -64,7 +65,7 @@ try:
 except BlockingIOError:
     print("late", 0.15 < time.monotonic() - start < 2)
 """
-    done = serve("python3", "-c", SETUP + script, mode="strict")
+    done = serve(sys.executable, "-c", SETUP + script, mode="strict")
     assert (done.out, done.err) == ("late True\n", "")
 
 
@@ -89,7 +90,7 @@ try:
 except BlockingIOError:
     print("empty")
 """
-    done = serve("python3", "-c", SETUP + script, mode="strict")
+    done = serve(sys.executable, "-c", SETUP + script, mode="strict")
     assert done.err == ""
     # The event, then the acknowledgement of 36 bytes.
     assert done.out.splitlines() == ["True", "(24, 0) True", "36 0", "empty"]
