@@ -11,6 +11,7 @@ from uxfrm.iproute2 import names, requests
 from uxfrm.iproute2.output import NameOf, show_policy, show_state, unnamed
 from uxfrm.iproute2.requests import Command
 from uxfrm.model.dump import PolicyId, StateDump, StateId
+from uxfrm.model.error import XfrmError
 from uxfrm.namespace import Namespace
 from uxfrm.tables.policies import HASH_MAX
 
@@ -83,8 +84,15 @@ def _policy_list(c: requests.PolicyList, run: _Run) -> str:
 
 
 def _policy_deleteall(c: requests.PolicyDeleteAll, ns: Namespace) -> None:
+    """Delete the main policies; `ip` does not say ptype in these requests, so sub policies are not found."""
+    failed: XfrmError | None = None
     for p in [dump.config for dump in ns.dump_policies() if c.filter.picks(dump)]:
-        ns.delete_policy(PolicyId(p.direction, index=p.index, type=p.type, mark=p.mark, if_id=p.if_id))
+        try:
+            ns.delete_policy(PolicyId(p.direction, index=p.index, mark=p.mark, if_id=p.if_id))
+        except XfrmError as error:
+            failed = failed or error
+    if failed is not None:
+        raise failed
 
 
 def _policy_count(c: requests.PolicyCount, run: _Run) -> str:

@@ -139,6 +139,8 @@ def _tmpl(cursor: Cursor, x: Draft) -> None:
             t.optional = bool(take_word(cursor, names.LEVEL, "LEVEL value is invalid"))
         elif t.id is None:
             t.id = take_identity(cursor, AF_UNSPEC)
+            # `ip` keeps the family: a selector that comes later must be of it
+            cursor.family = t.id.family or cursor.family
         else:
             return
 
@@ -168,17 +170,17 @@ IDENTITY: dict[str, Reader] = {
 
 def take_config(cursor: Cursor, resolve: Resolve) -> PolicyConfig:
     """All words of `policy add` or `update`. Raises ParseError, and XfrmError from the model."""
-    x = Draft(resolve)
+    x, family = Draft(resolve), cursor.family or AF_INET
     while cursor:
         reader = ADD.get(cursor.here)
         if reader is not None:
             cursor.take()
             reader(cursor, x)
         elif x.selector is None:
-            x.selector = take_selector(cursor, resolve, cursor.family or AF_INET)
+            x.selector = take_selector(cursor, resolve, family)
         else:
             raise twice("unknown", cursor.take())
-    selector = x.selector or take_selector(cursor, resolve, cursor.family or AF_INET)
+    selector = x.selector or take_selector(cursor, resolve, family)
     return PolicyConfig(
         direction=_direction(x),
         selector=selector,
@@ -210,7 +212,7 @@ def take_id(cursor: Cursor, resolve: Resolve) -> PolicyId:
             cursor.take()
             reader(cursor, x)
         elif x.selector is None:
-            x.selector = take_selector(cursor, resolve, cursor.family or AF_INET)
+            x.selector = take_selector(cursor, resolve, AF_INET)
         else:
             raise wrong(cursor.take(), "unknown")
     direction = _direction(x)

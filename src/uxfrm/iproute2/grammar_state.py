@@ -137,7 +137,10 @@ def _extra_flag(cursor: Cursor, x: Draft) -> None:
 
 def _selector(cursor: Cursor, x: Draft) -> None:
     cursor.peek()
+    family, cursor.family = cursor.family, AF_UNSPEC
     x.selector.take(cursor, x.resolve)
+    # `ip` keeps the family: an ID that comes later must be of it
+    cursor.family = x.selector.family or family
 
 
 def _limit(cursor: Cursor, x: Draft) -> None:

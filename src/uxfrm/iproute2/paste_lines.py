@@ -15,13 +15,13 @@ from uxfrm.iproute2 import names
 from uxfrm.iproute2.selectors import Resolve, take_selector
 from uxfrm.iproute2.words import Cursor, ParseError
 from uxfrm.model import algorithm as algo
-from uxfrm.model.address import Address, family, parse
+from uxfrm.model.address import AF_UNSPEC, Address, family, is_any, parse
 from uxfrm.model.algorithm import Algorithm
 from uxfrm.model.lifetime import INF
 from uxfrm.model.mark import Mark
 from uxfrm.model.policy import Offload, SecurityContext
-from uxfrm.model.selector import Selector
-from uxfrm.model.state import Encap, ReplayEsn, ReplayLegacy
+from uxfrm.model.selector import ANYTHING, Selector
+from uxfrm.model.state import AF_UNSPEC_FLAG, Encap, ReplayEsn, ReplayLegacy
 
 KEYS_HIDDEN = "the keys are hidden"
 
@@ -81,7 +81,8 @@ def _identity(e: Entry, m: re.Match[str]) -> None:
 
 def _window(e: Entry, m: re.Match[str]) -> None:
     window, seq, flags, extra = m.groups(default="")
-    e.put(replay_window=int(window), seq=int(seq or "0", 16))
+    # decimal digits after 0x: that is how `ip` prints it
+    e.put(replay_window=int(window), seq=int(seq.removeprefix("0x") or "0"))
     e.put(flags=read_flags(names.STATE_FLAG, flags), extra_flags=read_flags(names.EXTRA_FLAG, extra))
 
 
@@ -137,8 +138,8 @@ def _bitmap(e: Entry, m: re.Match[str]) -> None:
 
 
 def _offload(e: Entry, m: re.Match[str]) -> None:
-    offload = Offload(device(e, m[2]), (2 if m[3] == "in" else 0) | (4 if m[1] == "packet" else 0))
-    e.rare["offload"] = offload
+    flags = (2 if m[3] == "in" else 0) | (4 if "packet" in (m[1], m[4]) else 0)
+    e.rare["offload"] = Offload(device(e, m[2]), flags)
 
 
 def device(e: Entry, name: str) -> int:
@@ -152,17 +153,38 @@ def device(e: Entry, name: str) -> int:
 
 
 def _selector(e: Entry, m: re.Match[str]) -> None:
-    e.values["selector"] = read_selector(e, m[1])
+    e.values["selector"] = _unspecified(e, read_selector(e, m[1]))
+
+
+def _unspecified(e: Entry, s: Selector) -> Selector:
+    """The selector of a state with af-unspec, which `ip` shows in the state's family where it has none."""
+    bare = replace(s, family=AF_UNSPEC, saddr=ANYTHING.saddr, daddr=ANYTHING.daddr)
+    said = s.prefixlen_s or s.prefixlen_d or not (is_any(s.saddr) and is_any(s.daddr))
+    wanted = e.values.get("flags", 0) & AF_UNSPEC_FLAG and s.family == e.values.get("family")
+    return bare if wanted and not said and bare != ANYTHING else s
 
 
 def read_selector(e: Entry, text: str) -> Selector:
     """A selector as dumps show it, with its uid."""
     body, _, user = text.partition(" uid ")
+    body, figures = _without_raw_port(body)
     cursor = Cursor(body.split())
     selector = take_selector(cursor, lambda name: device(e, name), strict=False)
     if cursor:
         raise ParseError(0, "a selector is not understood")
-    return replace(selector, user=int(user)) if user else selector
+    return replace(selector, **figures, user=int(user or 0))
+
+
+_RAW_PORT = re.compile(r" \(dport\) 0x([0-9a-f]{4})")
+
+
+def _without_raw_port(text: str) -> tuple[str, dict[str, Any]]:
+    """Take out the second figure of a mobility header, which `ip` shows as the processor reads it."""
+    found = _RAW_PORT.search(text)
+    if found is None:
+        return text, {}
+    dport = int.from_bytes(bytes.fromhex(found[1]), "little")
+    return _RAW_PORT.sub("", text), {"dport": dport, "dport_mask": 0xFFFF}
 
 
 def _limit(e: Entry, m: re.Match[str]) -> None:
@@ -277,7 +299,11 @@ _LIMIT = r"(\(INF\)|\d+)"
 BOTH = _table(
     (r"proto (\S+) (?:spi (0x[0-9a-f]+)(?:\(\d+\))? )?reqid (\d+)(?:\(\w+\))? mode (\S+)", _identity),
     (rf"(?=mark|output-mark){_MARK}", _marks),
-    (r"(crypto|packet) offload parameters: dev (\S+) dir (in|out)(?: .*)?", _offload),
+    # since iproute2 6.2 the mode is at the end, and policies have no direction
+    (
+        r"(crypto|packet) offload parameters: dev (\S+)(?: dir (in|out))?(?: mode (crypto|packet))?",
+        _offload,
+    ),
     (r"if_id (\w+)", _if_id),
     (r"security context (.*)", _context),
     (r"lifetime (?:config|current):", _nothing),
@@ -288,7 +314,7 @@ BOTH = _table(
 )
 STATE = _table(
     (
-        r"replay-window (\d+)(?: seq (0x[0-9a-f]+))?(?: flag ?(.*?)(?:extra_flag (.*?))?)? ?(?:\(0x[01]+\))?",
+        r"replay-window (\d+)(?: seq (0x\d+))?(?: flag ?(.*?)(?:extra_flag (.*?))?)? ?(?:\(0x[01]+\))?",
         _window,
     ),
     (r"(auth|auth-trunc|aead|enc|comp) (\S+) ?(.*)", _algorithm),
