@@ -9,8 +9,10 @@ at work: it does not nest), 126 if the command can't be executed, 127 if it is n
 When the command ends, `run` returns. Processes it left behind would be served no more: every call that is
 intercepted then fails with ENOSYS (nothing ever goes to the kernel instead). `linger` serves them to the end.
 
-Not served: programs for another instruction set (i386 on x86-64), processes whose memory the kernel does not
-let this one read (they changed their user; Yama's ptrace_scope and a daemon that left its parent), io_uring.
+In strict mode sockets lie at files 900 to 1023; what a program duplicates to a lower number is served as
+without. Not served: programs for another instruction set (i386 on x86-64), processes whose memory the kernel
+does not let this one read (they changed their user; Yama's ptrace_scope and a daemon that left its parent),
+io_uring.
 """
 
 from __future__ import annotations
