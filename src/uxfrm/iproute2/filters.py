@@ -66,7 +66,7 @@ def take_state_filter(cursor: Cursor) -> tuple[StateFilter, bool]:
         elif cursor.follows("reqid"):
             found["reqid"] = cursor.number(32, "REQID value is invalid")
         elif cursor.follows("flag"):
-            found["flags"] = _flags(cursor, names.STATE_FLAG)
+            found["flags"] = _flags(cursor, names.STATE_FLAG, found.get("flags", 0))
         elif identity is None:
             identity = take_identity(cursor, cursor.family, loose=True)
         else:
@@ -78,10 +78,10 @@ def take_state_filter(cursor: Cursor) -> tuple[StateFilter, bool]:
     return StateFilter(family, identity.src, identity.dst, **found), nokeys
 
 
-def _flags(cursor: Cursor, table: names.Table) -> int:
+def _flags(cursor: Cursor, table: names.Table, flags: int) -> int:
     cursor.peek()
     start = cursor.at
-    flags = take_flags(cursor, table)
+    flags = take_flags(cursor, table, flags)
     if cursor.at == start:
         raise wrong(cursor.here, "unknown")
     return flags
@@ -140,7 +140,7 @@ def take_policy_filter(cursor: Cursor, resolve: Resolve) -> PolicyFilter:
         if cursor.follows("nosock"):
             nosock = True
         elif cursor.follows("flag"):
-            found["flags"] = _flags(cursor, names.POLICY_FLAG)
+            found["flags"] = _flags(cursor, names.POLICY_FLAG, found.get("flags", 0))
         elif cursor.follows(*_WORDS):
             name, table = _WORDS[keyword]
             found[name] = take_word(cursor, table, f"{keyword.upper()} value is invalid")

@@ -90,8 +90,10 @@ def take_mode(cursor: Cursor) -> int:
     return take_word(cursor, names.MODE, "MODE value is invalid")
 
 
-def take_flags(cursor: Cursor, table: names.Table, bits: int = 8, why: str = "FLAG value is invalid") -> int:
-    """Take names of flags as long as there are any, or one number in hexadecimal."""
+def take_flags(
+    cursor: Cursor, table: names.Table, flags: int, bits: int = 8, why: str = "FLAG value is invalid"
+) -> int:
+    """`flags` with those that are named, as long as there are any; or one number in hexadecimal instead."""
     word = cursor.take()
     if word.startswith("0x"):
         value = unsigned(word, bits, 16)
@@ -99,7 +101,7 @@ def take_flags(cursor: Cursor, table: names.Table, bits: int = 8, why: str = "FL
             raise wrong(word, why)
         return value
     cursor.back()
-    flags, bit = 0, names.number(table, cursor.here)
+    bit = names.number(table, cursor.here)
     while cursor and bit is not None:
         cursor.take()
         flags |= bit

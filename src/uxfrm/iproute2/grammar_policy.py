@@ -115,7 +115,7 @@ def _priority(cursor: Cursor, x: Draft) -> None:
 
 def _flag(cursor: Cursor, x: Draft) -> None:
     cursor.peek()
-    x.flags |= take_flags(cursor, names.POLICY_FLAG)
+    x.flags = take_flags(cursor, names.POLICY_FLAG, x.flags)
 
 
 def _limit(cursor: Cursor, x: Draft) -> None:

@@ -127,12 +127,13 @@ def _mark(cursor: Cursor, x: Draft) -> None:
 
 def _flag(cursor: Cursor, x: Draft) -> None:
     cursor.peek()
-    x.flags |= take_flags(cursor, names.STATE_FLAG)
+    x.flags = take_flags(cursor, names.STATE_FLAG, x.flags)
 
 
 def _extra_flag(cursor: Cursor, x: Draft) -> None:
     cursor.peek()
-    x.extra_flags |= take_flags(cursor, names.EXTRA_FLAG, 32, '"EXTRA-FLAG" is invalid')
+    why = '"EXTRA-FLAG" is invalid'
+    x.extra_flags = take_flags(cursor, names.EXTRA_FLAG, x.extra_flags, 32, why)
 
 
 def _selector(cursor: Cursor, x: Draft) -> None:

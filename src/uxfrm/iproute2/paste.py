@@ -29,7 +29,10 @@ from uxfrm.model.template import Template
 
 _STATE_HEAD = re.compile(r"src ([0-9a-f.:]+) dst ([0-9a-f.:]+)")
 _POLICY_HEAD = re.compile(r"src [0-9a-f.:]+/\d+ dst [0-9a-f.:]+/\d+( .*)?")
-_PROMPT = re.compile(r".*[$#>%] ?(sudo )?(\S*/)?ip\b.*|.*[$#>%]|(sudo )?(\S*/)?ip (-\S+ )*x\w* .*")
+_PROMPT = re.compile(
+    r"(?!.*<<Keys hidden>>)"
+    r"(.*[$#>%] ?(sudo )?(\S*/)?ip\b.*|.*[$#>%]|(sudo )?(\S*/)?ip (-\S+ )*x\w* .*)"
+)
 
 
 def parse_dump(

@@ -96,6 +96,7 @@ def _algorithm(e: Entry, m: re.Match[str]) -> None:
     kind, name, rest = m.groups()
     if "Keys hidden" in rest and kind != "comp":
         raise ParseError(0, KEYS_HIDDEN)
+    rest = rest.removeprefix("<<Keys hidden>>")
     words = re.sub(r"\(\d+ bits\)", "", rest).split()
     key = bytes.fromhex(words.pop(0)[2:]) if words and words[0].startswith("0x") else b""
     length = int(words[0]) if words else 0
