@@ -20,12 +20,19 @@ from collections.abc import Callable
 from typing import Any
 
 MARK = "\x1e"
-_IP_MTU_DISCOVER, _IP_RECVTOS, _IP_TOS = 10, 13, 1
-_IPV6_MTU_DISCOVER, _IPV6_RECVTCLASS, _IPV6_TCLASS = 23, 66, 67
+_IP_TOS, _IP_TTL, _IP_MTU_DISCOVER, _IP_RECVTOS = 1, 2, 10, 13
+_IPV6_TCLASS, _IPV6_UNICAST_HOPS, _IPV6_MTU_DISCOVER, _IPV6_RECVTCLASS = 67, 16, 23, 66
+_SENDING = {
+    socket.AF_INET: (socket.IPPROTO_IP, _IP_TOS, _IP_MTU_DISCOVER, _IP_TTL),
+    socket.AF_INET6: (socket.IPPROTO_IPV6, _IPV6_TCLASS, _IPV6_MTU_DISCOVER, _IPV6_UNICAST_HOPS),
+}
 _NETLINK_XFRM, _XFRM_MSG_NEWSA, _XFRM_MSG_GETSA = 6, 16, 18
 _NLM_F_REQUEST, _NLM_F_DUMP = 1, 0x300
 
+_LAST_COMMAND, _LAST_ANSWER = "xfrm state count\n", "SAD count"
+
 sockets: dict[str, socket.socket] = {}
+batches: list[subprocess.Popen[str]] = []
 
 
 def run(argv: list[str], stdin: str = "") -> list[Any]:
@@ -78,16 +85,17 @@ def udp_take(name: str, count: int, timeout: float) -> list[Any]:
     return got
 
 
-def udp_send(name: str, payload: str, address: str, port: int, tos: int = 0, df: int = 0) -> None:
-    """Send one datagram; `df` is IP_MTU_DISCOVER's value (0: DF clear, 2: set)."""
+def udp_send(name: str, payload: str, address: str, port: int, tos: int, df: int, ttl: int) -> int:
+    """Send one datagram; `df` is IP_MTU_DISCOVER's value (0: DF clear, 2: set). 0, or the errno it got."""
     sender = sockets[name]
-    if sender.family == socket.AF_INET:
-        sender.setsockopt(socket.IPPROTO_IP, _IP_TOS, tos)
-        sender.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, df)
-    else:
-        sender.setsockopt(socket.IPPROTO_IPV6, _IPV6_TCLASS, tos)
-        sender.setsockopt(socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, df)
-    sender.sendto(bytes.fromhex(payload), (address, port))
+    level, *options = _SENDING[sender.family]
+    for option, value in zip(options, (tos, df, ttl), strict=True):
+        sender.setsockopt(level, option, value)
+    try:
+        sender.sendto(bytes.fromhex(payload), (address, port))
+    except OSError as refused:
+        return refused.errno or -1
+    return 0
 
 
 def many(calls: list[list[Any]]) -> list[Any]:
@@ -95,8 +103,31 @@ def many(calls: list[list[Any]]) -> list[Any]:
     return [CALLS[name](*arguments) for name, *arguments in calls]
 
 
-def xfrm_usage() -> list[list[int]]:
-    """Bytes and packets of every state: what `ip -s xfrm state` shows, by a dump without a fork."""
+def ip_batch(text: str) -> str:
+    """Run lines in an `ip -batch` that stays, since a new process costs 100 ms here; return what it said.
+
+    `-force` goes on behind a line that is refused; the last line's answer tells that all are done.
+    """
+    if not batches:
+        argv = ["stdbuf", "-oL", "ip", "-force", "-batch", "-"]
+        pipe = subprocess.PIPE
+        batches.append(subprocess.Popen(argv, stdin=pipe, stdout=pipe, stderr=subprocess.STDOUT, text=True))
+    to, said = batches[0].stdin, batches[0].stdout
+    assert to is not None
+    assert said is not None
+    to.write(text + _LAST_COMMAND)
+    to.flush()
+    lines = []
+    while _LAST_ANSWER not in (line := said.readline()):
+        if not line:
+            batches.clear()
+            raise RuntimeError(f"ip -batch ended: {lines}")
+        lines.append(line)
+    return "".join(lines)
+
+
+def xfrm_states() -> list[str]:
+    """Every state, newest first, as its message: what `ip xfrm state` shows, without a fork."""
     asked = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_XFRM)
     with asked:
         asked.send(struct.pack("=IHHII", 16, _XFRM_MSG_GETSA, _NLM_F_REQUEST | _NLM_F_DUMP, 1, 0))
@@ -107,13 +138,13 @@ def xfrm_usage() -> list[list[int]]:
                 length, kind = struct.unpack_from("=IH", data)
                 if kind != _XFRM_MSG_NEWSA:
                     return found
-                # after selector (56), id (24), source (16) and lifetime_cfg (64): lifetime_cur
-                found.append(list(struct.unpack_from("=QQ", data, 16 + 160)))
+                found.append(data[16:length].hex())
                 data = data[(length + 3) & ~3 :]
 
 
 CALLS: dict[str, Callable[..., Any]] = {
-    f.__name__: f for f in (run, read, write, udp_open, udp_close, udp_take, udp_send, many, xfrm_usage)
+    f.__name__: f
+    for f in (run, read, write, udp_open, udp_close, udp_take, udp_send, many, ip_batch, xfrm_states)
 }
 
 

@@ -12,10 +12,12 @@ import select
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -62,10 +64,14 @@ ip addr add 10.0.0.2/24 dev vec0
 ip addr add fd00::2/64 dev vec0 nodad
 ip addr add 10.1.0.2/32 dev lo
 ip addr add fd01::2/128 dev lo nodad
+ip addr add 10.2.0.2/32 dev lo
+ip addr add fd02::2/128 dev lo nodad
 ip neigh add 10.0.0.1 lladdr 02:00:00:00:00:01 dev vec0 nud permanent
 ip neigh add fd00::1 lladdr 02:00:00:00:00:01 dev vec0 nud permanent
 ip route add 10.1.0.1/32 via 10.0.0.1 dev vec0 src 10.1.0.2
 ip route add fd01::1/128 via fd00::1 dev vec0 src fd01::2
+ip route add 10.2.0.1/32 via 10.0.0.1 dev vec0 src 10.2.0.2
+ip route add fd02::1/128 via fd00::1 dev vec0 src fd02::2
 """
 
 
@@ -80,6 +86,47 @@ class Datagram(NamedTuple):
     sender: str
     port: int
     tos: int
+
+
+class Sending(NamedTuple):
+    """A UDP datagram to send; `df` is IP_MTU_DISCOVER's value (0: DF clear, 2: set), TTL -1 the usual one."""
+
+    payload: bytes
+    tos: int = 0
+    df: int = 0
+    ttl: int = -1
+
+
+class Figures(NamedTuple):
+    """What moves in a state. `replay` is struct xfrm_replay_state (oseq, seq, bitmap) or, where the state
+    has one, struct xfrm_replay_state_esn (words, oseq, seq, oseq_hi, seq_hi, window, then the bitmap)."""
+
+    spi: int
+    bytes: int
+    packets: int
+    outside: int
+    replayed: int
+    failed: int
+    replay: tuple[int, ...]
+
+
+_XFRMA_REPLAY_VAL, _XFRMA_REPLAY_ESN_VAL = 10, 23
+# of struct xfrm_usersa_info: behind the selector and its destination; behind lifetime_cfg; itself
+_SPI_AT, _CURRENT_AT, _USERSA_BYTES = 56 + 16, 160, 224
+
+
+def _figures(message: bytes) -> Figures:
+    """Read a state's message (struct xfrm_usersa_info and its attributes)."""
+    (spi,) = struct.unpack_from(">I", message, _SPI_AT)
+    used, packets, _, _, *stats = struct.unpack_from("=QQQQIII", message, _CURRENT_AT)
+    attributes = {}
+    at = _USERSA_BYTES
+    while at < len(message):
+        length, kind = struct.unpack_from("=HH", message, at)
+        attributes[kind] = message[at + 4 : at + length]
+        at += (length + 3) & ~3
+    replay = attributes.get(_XFRMA_REPLAY_ESN_VAL) or attributes[_XFRMA_REPLAY_VAL]
+    return Figures(spi, used, packets, *stats, struct.unpack(f"={len(replay) // 4}I", replay))
 
 
 class LinuxGuest:
@@ -200,10 +247,10 @@ class LinuxGuest:
         return code, out, err
 
     def ip_batch(self, text: str) -> None:
-        """Run `ip -batch` on these lines; GuestError when one is refused."""
-        code, out, err = self.run(["ip", "-batch", "-"], text)
-        if code:
-            raise GuestError(f"ip -batch: {out}{err}\n{text}")
+        """Have `ip -batch` run these lines; GuestError when one is refused, after all were tried."""
+        said = self.call("ip_batch", text)
+        if said:
+            raise GuestError(f"ip -batch: {said}\n{text}")
 
     def read(self, path: str) -> str:
         """A file as the guest sees it."""
@@ -218,9 +265,18 @@ class LinuxGuest:
         rows = (line.split() for line in self.read("/proc/net/xfrm_stat").splitlines())
         return {name: int(value) for name, value in rows if int(value)}
 
+    def xfrm_moved(self, before: dict[str, int]) -> dict[str, int]:
+        """What was added to each counter since `xfrm_stat` told of `before`, where anything was."""
+        moved = {name: n - before.get(name, 0) for name, n in self.xfrm_stat().items()}
+        return {name: n for name, n in moved.items() if n}
+
+    def xfrm_states(self) -> list[Figures]:
+        """What moves in every state, oldest first."""
+        return [_figures(bytes.fromhex(message)) for message in reversed(self.call("xfrm_states"))]
+
     def xfrm_usage(self) -> list[tuple[int, int]]:
-        """Bytes and packets of every state: what `ip -s xfrm state` shows."""
-        return [(used, packets) for used, packets in self.call("xfrm_usage")]
+        """Bytes and packets of every state, oldest first: what `ip -s xfrm state` shows."""
+        return [(state.bytes, state.packets) for state in self.xfrm_states()]
 
     def udp_open(self, name: str, address: str, port: int) -> None:
         """Open a UDP socket inside; what it receives waits for `udp_take`."""
@@ -231,9 +287,10 @@ class LinuxGuest:
         got = self.call("udp_take", name, count, timeout, timeout=timeout + 30)
         return [Datagram(bytes.fromhex(payload), *rest) for payload, *rest in got]
 
-    def udp_send(self, name: str, payload: bytes, to: tuple[str, int], tos: int = 0, df: int = 0) -> None:
-        """Send a datagram; `df` is IP_MTU_DISCOVER's value (0: may be fragmented, 2: must not)."""
-        self.call("udp_send", name, payload.hex(), *to, tos, df)
+    def udp_send(self, name: str, to: tuple[str, int], datagrams: Iterable[Sending]) -> list[int]:
+        """Send datagrams, in one round trip; for each 0, or the errno it got."""
+        sent = (("udp_send", name, d.payload.hex(), *to, d.tos, d.df, d.ttl) for d in datagrams)
+        return list(self.call("many", list(sent)))
 
     # -- the link
 
@@ -259,6 +316,13 @@ class LinuxGuest:
             if frame[:6] == HOST_MAC:
                 return frame[14:]
         return None
+
+    def take_ip(self, count: int, timeout: float = 1.0) -> list[bytes]:
+        """The next unicast IP packets that the guest sent: `count`, or what came in time."""
+        taken: list[bytes] = []
+        while len(taken) < count and (packet := self.receive_ip(timeout)) is not None:
+            taken.append(packet)
+        return taken
 
     def drain(self) -> None:
         """Throw away frames that nobody asked for."""

@@ -1,8 +1,27 @@
-"""The combinations of algorithms that are tried with Linux."""
+"""The combinations of algorithms, modes and families that are tried with Linux."""
 
 from __future__ import annotations
 
-from linux.twin import Suite, aead, cipher, with_auth
+from dataclasses import replace
+from itertools import product
+
+from linux.twin import (
+    BEHIND,
+    MIDDLE,
+    SHAPES,
+    SPI,
+    TRANSPORT4,
+    TRANSPORT6,
+    TUNNELS,
+    Case,
+    Shape,
+    Suite,
+    aead,
+    cipher,
+    with_auth,
+)
+from uxfrm.model.state import AF_UNSPEC_FLAG
+from uxfrm.model.template import Mode
 
 GCM = [aead("rfc4106(gcm(aes))", key + 4, icv) for key in (16, 24, 32) for icv in (64, 96, 128)]
 CCM = [aead("rfc4309(ccm(aes))", key + 3, icv) for key in (16, 24, 32) for icv in (64, 96, 128)]
@@ -57,3 +76,44 @@ BASIC = [s for s in BASIC if s.name not in _NAMES and not _NAMES.add(s.name)]  #
 PRODUCT = [s for suite in CIPHERS for s in _every_auth(suite) if s.name not in _NAMES]
 
 WITH_ESN = [GCM[2], GCM[6], CCM[2], GMAC[0], CHACHA, *_every_auth(_AES), *_every_auth(_NULL)]
+
+PAYLOADS = tuple(bytes(i * 7 + size & 0xFF for i in range(size)) for size in (0, 1, 15, 16, 17, 100, 1000))
+
+
+def nest(suites: tuple[Suite, ...], *shapes: Shape) -> Case:
+    """States around each other, innermost first, with the suites in turn.
+
+    Each takes both families inside: a selector would have to hold for the innermost packet as well.
+    """
+    states = [
+        Case(suites[i % len(suites)], shape, flags=AF_UNSPEC_FLAG, spi=SPI + i)
+        for i, shape in enumerate(shapes)
+    ]
+    return replace(states[0], around=tuple(states[1:]))
+
+
+def _nested() -> list[Case]:
+    """Transport in tunnel, tunnel in transport, tunnel in tunnel: in every combination of families."""
+    transport = {family: Shape(Mode.TRANSPORT, family, family) for family in (4, 6)}
+    shapes: list[tuple[Shape, ...]] = [
+        (replace(transport[tunnel.inner], net=BEHIND), tunnel) for tunnel in TUNNELS
+    ]
+    shapes += [(tunnel, transport[tunnel.outer]) for tunnel in TUNNELS]
+    shapes += [
+        (Shape(Mode.TUNNEL, middle, inner, net=MIDDLE), Shape(Mode.TUNNEL, outer, middle))
+        for outer, middle, inner in product((4, 6), repeat=3)
+    ]
+    aes = with_auth(_AES, "hmac(sha256)", 32, 128)
+    return [nest(pair, *shape) for shape in shapes for pair in ((GCM[2], aes), (aes, CHACHA))]
+
+
+def _matrix() -> list[Case]:
+    made = [Case(suite, shape) for suite in BASIC for shape in SHAPES]
+    made += [Case(suite, SHAPES[i % len(SHAPES)]) for i, suite in enumerate(PRODUCT)]
+    shapes = (TRANSPORT4, TRANSPORT6, TUNNELS[0], TUNNELS[3])
+    made += [Case(suite, shape, esn=True) for suite in WITH_ESN for shape in shapes]
+    return made + _nested()
+
+
+# What is sent to the guest; `reversed` makes it what the guest sends.
+MATRIX = _matrix()

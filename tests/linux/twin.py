@@ -1,41 +1,60 @@
 """The same states and policies for the guest's Linux and for a uxfrm namespace on the host's side.
 
 Addresses end in 1 on the host's side and in 2 in the guest: 10.0.0.x and fd00::x are on the link,
-10.1.0.x and fd01::x are behind a tunnel.
+10.1.0.x and fd01::x are behind a tunnel, 10.2.0.x and fd02::x between two.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import socket
+import struct
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 from scapy.layers.inet import IP, UDP
 from scapy.layers.inet6 import IPv6
 from scapy.packet import Raw
+from scapy.utils import checksum
 
-from linux.guest import LinuxGuest
+from linux.guest import Figures, LinuxGuest
+from uxfrm.datapath.batch import Batch
 from uxfrm.model import algorithm as algo
 from uxfrm.model.address import AF_INET, AF_INET6, parse
 from uxfrm.model.algorithm import Algorithm
-from uxfrm.model.dump import StateDump, StateId
+from uxfrm.model.dump import StateDump
 from uxfrm.model.flow import PROTO_ESP
+from uxfrm.model.outcome import Counter, Outcome
 from uxfrm.model.policy import Direction, PolicyConfig
 from uxfrm.model.selector import Selector
-from uxfrm.model.state import DECAP_DSCP, ESN, NOECN, NOPMTUDISC, ReplayEsn, StateConfig
+from uxfrm.model.state import (
+    AF_UNSPEC_FLAG,
+    DECAP_DSCP,
+    DONT_ENCAP_DSCP,
+    ESN,
+    LEGACY_WINDOW_MAX,
+    NOECN,
+    NOPMTUDISC,
+    OSEQ_MAY_WRAP,
+    ReplayEsn,
+    ReplayLegacy,
+    StateConfig,
+)
 from uxfrm.model.template import Mode, Template
 from uxfrm.namespace import Namespace
 
+_SEQ_MASK = 0xFFFFFFFF
 SPI, REQID = 0x12345678, 7
 HOST_PORT, GUEST_PORT = 4001, 4002
 
-_LINK = {4: "10.0.0.", 6: "fd00::"}
-_BEHIND = {4: "10.1.0.", 6: "fd01::"}
+LINK, MIDDLE, BEHIND = 0, 2, 1
+_NETS = {4: "10.{}.0.", 6: "fd0{}::"}
 _AF = {4: AF_INET, 6: AF_INET6}
 _BITS = {4: 32, 6: 128}
-_FLAGS = {NOECN: "noecn", DECAP_DSCP: "decap-dscp", NOPMTUDISC: "nopmtudisc"}
+_FLAGS = {NOECN: "noecn", DECAP_DSCP: "decap-dscp", NOPMTUDISC: "nopmtudisc", AF_UNSPEC_FLAG: "af-unspec"}
+_EXTRA_FLAGS = {DONT_ENCAP_DSCP: "dont-encap-dscp", OSEQ_MAY_WRAP: "oseq-may-wrap"}
 
 
 @dataclass(frozen=True)
@@ -83,12 +102,16 @@ def with_auth(suite: Suite, name: str, key_bytes: int, icv_bits: int = 0) -> Sui
 
 @dataclass(frozen=True)
 class Shape:
-    """What is around what: mode, outer and inner family; `to_guest` is the direction of the packets."""
+    """What is around what: mode, outer and inner family, and between which ends.
+
+    `to_guest` is the direction of the packets; `net` is where the outer ends are.
+    """
 
     mode: Mode
     outer: int
     inner: int
     to_guest: bool = True
+    net: int = LINK
 
     @property
     def name(self) -> str:
@@ -96,27 +119,57 @@ class Shape:
             return f"tunnel-{self.inner}in{self.outer}"
         return f"{self.mode.name.lower()}-{self.outer}"
 
-    def _ends(self, prefix: str) -> tuple[str, str]:
+    def _ends(self, family: int, net: int) -> tuple[str, str]:
+        prefix = _NETS[family].format(net)
         return (prefix + "1", prefix + "2") if self.to_guest else (prefix + "2", prefix + "1")
 
     @property
     def outer_ends(self) -> tuple[str, str]:
         """Source and destination of what is on the wire."""
-        return self._ends(_LINK[self.outer])
+        return self._ends(self.outer, self.net)
 
     @property
     def inner_ends(self) -> tuple[str, str]:
         """Source and destination of the protected packets."""
-        return self._ends(_BEHIND[self.inner]) if self.mode == Mode.TUNNEL else self.outer_ends
+        return self._ends(self.inner, BEHIND) if self.mode == Mode.TUNNEL else self.outer_ends
+
+    @property
+    def ports(self) -> tuple[int, int]:
+        """Source and destination port of the protected datagrams."""
+        return (HOST_PORT, GUEST_PORT) if self.to_guest else (GUEST_PORT, HOST_PORT)
 
     def datagram(self, payload: bytes, tos: int = 0, df: bool = False) -> bytes:
         """An inner packet from the host's side to the guest's socket."""
         source, target = self.inner_ends
-        ports = (HOST_PORT, GUEST_PORT) if self.to_guest else (GUEST_PORT, HOST_PORT)
-        upper = UDP(sport=ports[0], dport=ports[1]) / Raw(payload)
+        sport, dport = self.ports
+        upper = UDP(sport=sport, dport=dport) / Raw(payload)
         if self.inner == 4:
             return bytes(IP(src=source, dst=target, tos=tos, flags="DF" if df else 0, id=77) / upper)
         return bytes(IPv6(src=source, dst=target, tc=tos) / upper)
+
+    def received(self, payload: bytes) -> tuple[str, str, int, int, bytes]:
+        """What `read_datagram` is to read from a protected packet with this payload."""
+        return *self.inner_ends, *self.ports, payload
+
+
+def read_datagram(packet: bytes) -> tuple[str, str, int, int, bytes]:
+    """Source, destination, both ports and payload of a UDP packet, whose lengths and checksums are right."""
+    if packet[0] >> 4 == 4:
+        header, proto, length = 20, packet[9], int.from_bytes(packet[2:4])
+        family, source, target = socket.AF_INET, packet[12:16], packet[16:20]
+        if checksum(packet[:20]):
+            raise ValueError(f"header checksum of {packet.hex()}")
+    else:
+        header, proto, length = 40, packet[6], 40 + int.from_bytes(packet[4:6])
+        family, source, target = socket.AF_INET6, packet[8:24], packet[24:40]
+    upper = packet[header:]
+    sport, dport, size, _ = struct.unpack_from(">HHHH", upper)
+    if (proto, length, size) != (socket.IPPROTO_UDP, len(packet), len(upper)):
+        raise ValueError(f"protocol or lengths of {packet.hex()}")
+    if checksum(source + target + struct.pack(">II", size, proto) + upper):
+        raise ValueError(f"UDP checksum of {packet.hex()}")
+    ends = (socket.inet_ntop(family, source), socket.inet_ntop(family, target))
+    return *ends, sport, dport, upper[8:]
 
 
 TRANSPORT4, TRANSPORT6 = Shape(Mode.TRANSPORT, 4, 4), Shape(Mode.TRANSPORT, 6, 6)
@@ -126,51 +179,116 @@ SHAPES = (TRANSPORT4, TRANSPORT6, *TUNNELS)
 
 @dataclass(frozen=True)
 class Case:
-    """One state with its policy, in both tongues."""
+    """A state and its policy, in both tongues; `around` are further states, each around those before it.
+
+    Both states begin behind number `start`, for sending as for receiving. `window` 0 is a usual one.
+    """
 
     suite: Suite
     shape: Shape
     esn: bool = False
     flags: int = 0
-    spi: int = field(default=SPI)
+    extra_flags: int = 0
+    spi: int = SPI
+    window: int = 0
+    start: int = 0
+    around: tuple[Case, ...] = ()
 
     @property
     def name(self) -> str:
-        flags = "".join(f"-{word}" for bit, word in _FLAGS.items() if self.flags & bit)
-        return f"{self.shape.name}-{self.suite.name}{'-esn' if self.esn else ''}{flags}"
+        words = [self.shape.name, self.suite.name, *self._flag_words, *self._extra_words]
+        words += [f"window-{self.window}"] if self.window else []
+        words += [f"from-{self.start:#x}"] if self.start else []
+        return "-".join(words) + "".join(f"-in-{layer.name}" for layer in self.around)
+
+    def reversed(self) -> Case:
+        """The same for packets from the guest."""
+        shape = replace(self.shape, to_guest=not self.shape.to_guest)
+        return replace(self, shape=shape, around=tuple(layer.reversed() for layer in self.around))
+
+    @property
+    def layers(self) -> tuple[Case, ...]:
+        """All states, innermost first."""
+        return (replace(self, around=()), *self.around)
+
+    # -- in the guest's tongue
 
     def batch(self) -> str:
         """What `ip -batch` makes of it in the guest, on which everything else is forgotten."""
-        shape = self.shape
-        source, target = shape.outer_ends
-        inner_source, inner_target = shape.inner_ends
-        words = [word for bit, word in _FLAGS.items() if self.flags & bit]
-        words += ["esn"] if self.esn else []
-        ends = f"src {source} dst {target} proto esp"
-        window = "replay-window 64" if self.esn else "replay-window 32"
-        flags = f"flag {' '.join(words)}" if words else ""
-        mode = shape.mode.name.lower()
-        bits = _BITS[shape.inner]
-        direction = "in" if shape.to_guest else "out"
-        # without a selector of the inner family, Linux takes the outer one's as the only payload
-        other = f"sel src {inner_source} dst {inner_target}" if shape.inner != shape.outer else ""
+        source, target = self.shape.inner_ends
+        bits = _BITS[self.shape.inner]
+        states = "".join(layer._state_line() for layer in self.layers)
+        templates = " ".join(layer._template_words() for layer in self.layers)
+        direction = "in" if self.shape.to_guest else "out"
         return (
-            "xfrm state flush\nxfrm policy flush\n"
-            f"xfrm state add {ends} spi {self.spi:#x} reqid {REQID} mode {mode} {window} {flags} "
-            f"{self.suite.text} {other}\n"
-            f"xfrm policy add src {inner_source}/{bits} dst {inner_target}/{bits} dir {direction} "
-            f"tmpl {ends} reqid {REQID} mode {mode}\n"
+            f"xfrm state flush\nxfrm policy flush\n{states}"
+            f"xfrm policy add src {source}/{bits} dst {target}/{bits} dir {direction} {templates}\n"
         )
+
+    def _state_line(self) -> str:
+        low, high = self.start & _SEQ_MASK, self.start >> 32
+        numbers = f"replay-seq {low} replay-oseq {low} replay-seq-hi {high} replay-oseq-hi {high}"
+        flags = f"flag {' '.join(self._flag_words)}" if self._flag_words else ""
+        extra_flags = f"extra-flag {' '.join(self._extra_words)}" if self._extra_words else ""
+        source, target = self.shape.inner_ends
+        selector = f"sel src {source} dst {target}" if self._selects else ""
+        return (
+            f"xfrm state add {self._ends_words()} spi {self.spi:#x} reqid {self._reqid} "
+            f"mode {self.shape.mode.name.lower()} replay-window {self._window} {numbers} "
+            f"{flags} {extra_flags} {self.suite.text} {selector}\n"
+        )
+
+    def _template_words(self) -> str:
+        return f"tmpl {self._ends_words()} reqid {self._reqid} mode {self.shape.mode.name.lower()}"
+
+    def _ends_words(self) -> str:
+        source, target = self.shape.outer_ends
+        return f"src {source} dst {target} proto esp"
+
+    @property
+    def _flag_words(self) -> list[str]:
+        words = ["esn"] if self.esn else []
+        return words + [word for bit, word in _FLAGS.items() if self.flags & bit]
+
+    @property
+    def _extra_words(self) -> list[str]:
+        return [word for bit, word in _EXTRA_FLAGS.items() if self.extra_flags & bit]
+
+    @property
+    def _selects(self) -> bool:
+        """Without a selector of the inner family, Linux takes the outer one's as the only payload."""
+        return self.shape.inner != self.shape.outer and not self.flags & AF_UNSPEC_FLAG
+
+    @property
+    def _reqid(self) -> int:
+        return REQID + self.spi - SPI
+
+    @property
+    def _window(self) -> int:
+        return self.window or (64 if self.esn else 32)
+
+    # -- in uxfrm's
 
     def namespace(self, randbytes: Callable[[int], bytes] = os.urandom) -> Namespace:
         """A uxfrm namespace at the host's end: out when the guest receives, in when it sends."""
+        return self._namespace(Direction.OUT if self.shape.to_guest else Direction.IN, randbytes)
+
+    def twin(self) -> Namespace:
+        """A uxfrm namespace that does what the guest does: in when it receives, out when it sends."""
+        return self._namespace(Direction.IN if self.shape.to_guest else Direction.OUT, os.urandom)
+
+    def _namespace(self, direction: Direction, randbytes: Callable[[int], bytes]) -> Namespace:
         made = Namespace(randbytes=randbytes)
-        made.add_state(self.state())
-        made.add_policy(self.policy(Direction.OUT if self.shape.to_guest else Direction.IN))
+        for layer in self.layers:
+            made.add_state(layer.state())
+        templates = tuple(layer.template() for layer in self.layers)
+        made.add_policy(PolicyConfig(direction, self.selector(), templates))
         return made
 
     def state(self) -> StateConfig:
-        shape, suite = self.shape, self.suite
+        """The innermost state."""
+        shape, suite, window = self.shape, self.suite, self._window
+        low, high = self.start & _SEQ_MASK, self.start >> 32
         source, target = map(parse, shape.outer_ends)
         make = partial(
             StateConfig,
@@ -179,32 +297,57 @@ class Case:
             spi=self.spi,
             family=_AF[shape.outer],
             mode=shape.mode,
-            reqid=REQID,
+            reqid=self._reqid,
             aead=suite.aead,
             auth=suite.auth,
             crypt=suite.crypt,
+            flags=self.flags | (ESN if self.esn else 0),
+            extra_flags=self.extra_flags,
         )
-        if shape.inner != shape.outer:
+        if self._selects:
             make = partial(make, selector=self.selector())
-        if self.esn:
-            return make(flags=self.flags | ESN, replay_esn=ReplayEsn(words=2, replay_window=64))
-        return make(flags=self.flags, replay_window=32)
+        if self.esn or window > LEGACY_WINDOW_MAX:
+            return make(replay_esn=ReplayEsn((window + 31) // 32, window, low, low, high, high))
+        return make(replay_window=window, replay=ReplayLegacy(low, low))
 
     def selector(self) -> Selector:
         source, target = map(parse, self.shape.inner_ends)
         bits = _BITS[self.shape.inner]
         return Selector(_AF[self.shape.inner], target, source, prefixlen_d=bits, prefixlen_s=bits)
 
-    def policy(self, direction: Direction) -> PolicyConfig:
-        shape = self.shape
-        source, target = map(parse, shape.outer_ends)
-        template = Template(target, source, proto=PROTO_ESP, family=_AF[shape.outer], reqid=REQID)
-        return PolicyConfig(direction, self.selector(), (replace(template, mode=shape.mode),))
+    def template(self) -> Template:
+        """The template that asks for the innermost state."""
+        source, target = map(parse, self.shape.outer_ends)
+        family, mode = _AF[self.shape.outer], self.shape.mode
+        return Template(target, source, proto=PROTO_ESP, family=family, reqid=self._reqid, mode=mode)
 
-    def dump(self, namespace: Namespace) -> StateDump:
-        """uxfrm's own state with its counters."""
-        target = parse(self.shape.outer_ends[1])
-        return namespace.get_state(StateId(target, self.spi, PROTO_ESP, _AF[self.shape.outer]))
+
+def figures(namespace: Namespace) -> list[Figures]:
+    """What `guest.xfrm_states()` is to tell when the guest's states are as those of `namespace`."""
+    return [_figures_of(dump) for dump in reversed(list(namespace.dump_states()))]
+
+
+def _figures_of(dump: StateDump) -> Figures:
+    replay = dump.replay
+    if isinstance(replay, ReplayEsn):
+        halves = (replay.oseq, replay.seq, replay.oseq_hi, replay.seq_hi)
+        numbers = (replay.words, *halves, replay.replay_window, *replay.bitmap)
+    else:
+        numbers = tuple(replay)
+    return Figures(dump.config.spi, dump.current.bytes, dump.current.packets, *dump.stats, numbers)
+
+
+def counters(namespace: Namespace) -> dict[str, int]:
+    """The counters of XFRM that are not 0, as `guest.xfrm_stat()` tells the guest's."""
+    return {counter.name: n for counter, n in zip(Counter, namespace.counters(), strict=True) if n}
+
+
+def outcomes(batch: Batch) -> list[Outcome]:
+    return [Outcome.of(int(number)) for number in batch.packets["outcome"]]
+
+
+def packets(batch: Batch) -> list[bytes]:
+    return [batch.packet(i) for i in range(len(batch))]
 
 
 _CURRENT = re.compile(r"lifetime current:\s+(\d+)\(bytes\), (\d+)\(packets\)")

@@ -89,7 +89,9 @@ def _parse6(data: Bytes, packets: Any, i: int) -> int:
             break
         nexthdr = at + header
         if proto == 44:
-            p["fragment"] = 1
+            # One that says neither "more" nor "further on" stands before a whole packet (RFC 6946).
+            if read16(data, nexthdr + 2) & 0xFFF9:
+                p["fragment"] = 1
             header += 8
         else:
             header += (int(data[at + header + 1]) + 1) * 8
@@ -126,13 +128,31 @@ def _gre_key(data: Bytes, at: int, room: int) -> int:
 
 
 @compiled(int64(DATA, PACKETS, int64))
+def _only_proto(data: Bytes, packets: Any, i: int) -> int:
+    """1 for fragments, and behind any IPv6 fragment header. Follows: `onlyproto` of decode_session6."""
+    p = packets[i]
+    at = p["offset"]
+    if p["fragment"]:
+        return 1
+    if p["family"] == AF_INET:
+        return 0
+    nexthdr, header = at + 6, 40
+    while header < p["header"]:
+        if data[nexthdr] == 44:
+            return 1
+        nexthdr = at + header
+        header += (int(data[nexthdr + 1]) + 1) * 8
+    return 0
+
+
+@compiled(int64(DATA, PACKETS, int64))
 def ports(data: Bytes, packets: Any, i: int) -> int:
     """What Linux takes for ports, as sport << 16 | dport; 0 for fragments and where nothing can be read."""
     p = packets[i]
     proto = p["proto"]
     at = p["offset"] + p["header"]
     room = p["length"] - p["header"]
-    if p["fragment"]:
+    if _only_proto(data, packets, i):
         return 0
     if proto in (6, 17, 132, 136):
         return read32(data, at) if room >= 4 else 0
