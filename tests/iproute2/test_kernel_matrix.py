@@ -164,6 +164,7 @@ def test_session_is_answered_as_by_linux(seed):
         capture_output=True,
         text=True,
         check=True,
+        timeout=120,
     )
     namespace = Namespace(randbytes=lambda n: bytes(n), now_s=1_700_000_000)
     for text, (_, out, err) in zip(lines, json.loads(run.stdout), strict=True):
