@@ -89,6 +89,8 @@ def test_hidden_keys_are_an_error_and_reading_goes_on():
         "xfrm state add src ::1 dst ::2 proto esp enc 0xdeadbeefdeadbeef mode tunnel",
         "0xdeadbeefdeadbeef",
         "xfrm state add src ::1 dst ::2 proto esp reqid 0xdeadbeefdeadbeef",
+        "xfrm state add src ::1 dst ::2 proto esp reqid deadbeefdeadbeef",
+        "deadbeefdeadbeef",
     ],
 )
 def test_errors_hold_no_keys(line):

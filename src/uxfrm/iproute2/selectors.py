@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from uxfrm.iproute2 import names
 from uxfrm.iproute2.addresses import Ends, parse_address4
-from uxfrm.iproute2.words import Cursor, ParseError, unsigned, wrong
+from uxfrm.iproute2.words import Cursor, ParseError, shown, unsigned, wrong
 from uxfrm.model.address import AF_UNSPEC, Address, any_address
 from uxfrm.model.selector import Selector
 
@@ -140,7 +140,7 @@ def _take_key(cursor: Cursor) -> int:
     if "." in word:
         dotted = parse_address4(word)
         if dotted is None:
-            raise ParseError(0, f'Error: an IP address is expected rather than "{word}"')
+            raise ParseError(0, f'Error: an IP address is expected rather than "{shown(word)}"')
         return int.from_bytes(dotted)
     value = unsigned(word, 32)
     if value is None:

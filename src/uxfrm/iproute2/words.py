@@ -33,12 +33,13 @@ class ParseError(Exception):
 
 
 HIDDEN = "..."
-_LONGEST_NUMBER = len("0x00000000")
+# More digits than a number of 32 bits has, or without 0x than any number that is not decimal.
+_LIKE_A_KEY = re.compile(r"0[xX].{9,}|(?=.*[a-fA-F])[0-9a-fA-F]{16,}")
 
 
 def shown(word: str) -> str:
     """`word` as messages may show it: long hexadecimal may be a key in a wrong place."""
-    return HIDDEN if word[:2] in ("0x", "0X") and len(word) > _LONGEST_NUMBER else word
+    return HIDDEN if _LIKE_A_KEY.fullmatch(word) else word
 
 
 def wrong(value: str, why: str) -> ParseError:
