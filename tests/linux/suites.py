@@ -56,6 +56,9 @@ AUTHS: list[tuple[str, int, int]] = [
 
 _AES, _NULL = CIPHERS[0], CIPHERS[-1]
 
+# Not encrypted and the same every time: what is inside can be read, and whole packets compared.
+CLEAR = with_auth(_NULL, "hmac(sha256)", 32, 128)
+
 
 def _every_auth(suite: Suite) -> list[Suite]:
     return [with_auth(suite, *auth) for auth in AUTHS]
@@ -92,6 +95,12 @@ def nest(suites: tuple[Suite, ...], *shapes: Shape) -> Case:
     return replace(states[0], around=tuple(states[1:]))
 
 
+TUNNELS_IN_TUNNELS = [
+    (Shape(Mode.TUNNEL, middle, inner, net=MIDDLE), Shape(Mode.TUNNEL, outer, middle))
+    for outer, middle, inner in product((4, 6), repeat=3)
+]
+
+
 def _nested() -> list[Case]:
     """Transport in tunnel, tunnel in transport, tunnel in tunnel: in every combination of families."""
     transport = {family: Shape(Mode.TRANSPORT, family, family) for family in (4, 6)}
@@ -99,10 +108,7 @@ def _nested() -> list[Case]:
         (replace(transport[tunnel.inner], net=BEHIND), tunnel) for tunnel in TUNNELS
     ]
     shapes += [(tunnel, transport[tunnel.outer]) for tunnel in TUNNELS]
-    shapes += [
-        (Shape(Mode.TUNNEL, middle, inner, net=MIDDLE), Shape(Mode.TUNNEL, outer, middle))
-        for outer, middle, inner in product((4, 6), repeat=3)
-    ]
+    shapes += TUNNELS_IN_TUNNELS
     aes = with_auth(_AES, "hmac(sha256)", 32, 128)
     return [nest(pair, *shape) for shape in shapes for pair in ((GCM[2], aes), (aes, CHACHA))]
 

@@ -6,7 +6,7 @@ import pytest
 
 from linux.guest import LinuxGuest
 from linux.suites import GCM, MATRIX, PAYLOADS
-from linux.twin import GUEST_PORT, TRANSPORT4, Case, figures, ip_usage, outcomes, packets
+from linux.twin import TRANSPORT4, Case, delivered_by, figures, ip_usage, outcomes, packets, prepare
 from uxfrm.datapath.batch import Batch
 from uxfrm.model.outcome import Outcome
 
@@ -15,18 +15,13 @@ pytestmark = pytest.mark.linux
 
 @pytest.mark.parametrize("case", MATRIX, ids=lambda case: case.name)
 def test_linux_opens_what_uxfrm_seals(guest: LinuxGuest, case: Case) -> None:
-    guest.udp_open("u", case.shape.inner_ends[1], GUEST_PORT)
-    guest.ip_batch(case.batch())
-    before = guest.xfrm_stat()
+    before = prepare(guest, case)
     namespace = case.namespace()
-
     batch = Batch.pack([case.shape.datagram(payload) for payload in PAYLOADS])
     namespace.output(batch)
     assert outcomes(batch) == [Outcome.SENT] * len(PAYLOADS)
-    for packet in packets(batch):
-        guest.send_ip(packet)
 
-    got = guest.udp_take("u", len(PAYLOADS))
+    got = delivered_by(guest, packets(batch))
     assert guest.xfrm_moved(before) == {}
     assert [datagram.payload for datagram in got] == list(PAYLOADS)
     assert {datagram.sender for datagram in got} == {case.shape.inner_ends[0]}
@@ -35,12 +30,9 @@ def test_linux_opens_what_uxfrm_seals(guest: LinuxGuest, case: Case) -> None:
 
 def test_figures_are_what_ip_shows(guest: LinuxGuest) -> None:
     case = Case(GCM[2], TRANSPORT4)
-    guest.ip_batch(case.batch())
-    guest.udp_open("u", case.shape.inner_ends[1], GUEST_PORT)
+    prepare(guest, case)
     batch = Batch.pack([case.shape.datagram(payload) for payload in PAYLOADS])
     case.namespace().output(batch)
-    for packet in packets(batch):
-        guest.send_ip(packet)
-    guest.udp_take("u", len(PAYLOADS))
+    delivered_by(guest, packets(batch))
     assert guest.xfrm_usage() == [ip_usage(guest)]
     assert ip_usage(guest)[1] == len(PAYLOADS)

@@ -10,7 +10,7 @@ import os
 import re
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -19,7 +19,7 @@ from scapy.layers.inet6 import IPv6
 from scapy.packet import Raw
 from scapy.utils import checksum
 
-from linux.guest import Figures, LinuxGuest
+from linux.guest import Datagram, Figures, GuestError, LinuxGuest, Sending
 from uxfrm.datapath.batch import Batch
 from uxfrm.model import algorithm as algo
 from uxfrm.model.address import AF_INET, AF_INET6, parse
@@ -42,12 +42,12 @@ from uxfrm.model.state import (
     ReplayLegacy,
     StateConfig,
 )
-from uxfrm.model.template import Mode, Template
+from uxfrm.model.template import MAX_DEPTH, Mode, Template
 from uxfrm.namespace import Namespace
 
 _SEQ_MASK = 0xFFFFFFFF
 SPI, REQID = 0x12345678, 7
-HOST_PORT, GUEST_PORT = 4001, 4002
+HOST_PORT, GUEST_PORT, _SETTLE_PORT = 4001, 4002, 4003
 
 LINK, MIDDLE, BEHIND = 0, 2, 1
 _NETS = {4: "10.{}.0.", 6: "fd0{}::"}
@@ -218,7 +218,8 @@ class Case:
         source, target = self.shape.inner_ends
         bits = _BITS[self.shape.inner]
         states = "".join(layer._state_line() for layer in self.layers)
-        templates = " ".join(layer._template_words() for layer in self.layers)
+        # a policy takes no more of them
+        templates = " ".join(layer._template_words() for layer in self.layers[:MAX_DEPTH])
         direction = "in" if self.shape.to_guest else "out"
         return (
             f"xfrm state flush\nxfrm policy flush\n{states}"
@@ -234,7 +235,7 @@ class Case:
         selector = f"sel src {source} dst {target}" if self._selects else ""
         return (
             f"xfrm state add {self._ends_words()} spi {self.spi:#x} reqid {self._reqid} "
-            f"mode {self.shape.mode.name.lower()} replay-window {self._window} {numbers} "
+            f"mode {self.shape.mode.name.lower()} replay-window {self.replay_window} {numbers} "
             f"{flags} {extra_flags} {self.suite.text} {selector}\n"
         )
 
@@ -264,7 +265,7 @@ class Case:
         return REQID + self.spi - SPI
 
     @property
-    def _window(self) -> int:
+    def replay_window(self) -> int:
         return self.window or (64 if self.esn else 32)
 
     # -- in uxfrm's
@@ -281,13 +282,13 @@ class Case:
         made = Namespace(randbytes=randbytes)
         for layer in self.layers:
             made.add_state(layer.state())
-        templates = tuple(layer.template() for layer in self.layers)
+        templates = tuple(layer.template() for layer in self.layers[:MAX_DEPTH])
         made.add_policy(PolicyConfig(direction, self.selector(), templates))
         return made
 
     def state(self) -> StateConfig:
         """The innermost state."""
-        shape, suite, window = self.shape, self.suite, self._window
+        shape, suite, window = self.shape, self.suite, self.replay_window
         low, high = self.start & _SEQ_MASK, self.start >> 32
         source, target = map(parse, shape.outer_ends)
         make = partial(
@@ -348,6 +349,37 @@ def outcomes(batch: Batch) -> list[Outcome]:
 
 def packets(batch: Batch) -> list[bytes]:
     return [batch.packet(i) for i in range(len(batch))]
+
+
+def prepare(guest: LinuxGuest, case: Case) -> dict[str, int]:
+    """Give the guest the case and the socket at its end of the datagrams; return its counters so far."""
+    guest.udp_open("u", case.shape.inner_ends[1 if case.shape.to_guest else 0], GUEST_PORT)
+    guest.ip_batch(case.batch())
+    guest.drain()
+    return guest.xfrm_stat()
+
+
+def sent_by(guest: LinuxGuest, case: Case, datagrams: Sequence[Sending]) -> tuple[list[bytes], list[int]]:
+    """What a guest that is prepared puts on the wire for these, and the errno of each (0: none)."""
+    errors = guest.udp_send("u", (case.shape.inner_ends[1], HOST_PORT), datagrams)
+    return guest.take_ip(errors.count(0)), errors
+
+
+def delivered_by(guest: LinuxGuest, wire: Sequence[bytes]) -> list[Datagram]:
+    """What the socket of a guest that is prepared receives of these packets."""
+    for packet in wire:
+        guest.send_ip(packet)
+    _settle(guest)
+    return guest.udp_take("u", len(wire), timeout=0)
+
+
+def _settle(guest: LinuxGuest) -> None:
+    """Wait until the guest is done with all that was sent to it: frames are dealt with in their order."""
+    guest.udp_open("settle", "10.0.0.2", _SETTLE_PORT)
+    # from an address that no policy selects
+    guest.send_ip(bytes(IP(src="10.0.0.99", dst="10.0.0.2") / UDP(dport=_SETTLE_PORT) / Raw(b"settled?")))
+    if not guest.udp_take("settle", 1, timeout=10):
+        raise GuestError("the guest does not come to an end with what was sent")
 
 
 _CURRENT = re.compile(r"lifetime current:\s+(\d+)\(bytes\), (\d+)\(packets\)")

@@ -165,9 +165,12 @@ def _write_outer4(rows: Any, data: Bytes, row: int, at: int, tos: int, whole: in
     keep_whole = whole and not int64(x["flags"]) & _NOPMTUDISC
     data[at] = 0x45
     data[at + 1] = tos
-    x["ip_id"] = (x["ip_id"] + 1) & 0xFFFF
-    write16(data, at + 4, x["ip_id"])
-    write16(data, at + 6, 0x4000 if keep_whole else 0)
+    if keep_whole:
+        # What is never fragmented is not numbered. Follows: ip_select_ident_segs, without ignore_df.
+        write32(data, at + 4, 0x4000)
+    else:
+        x["ip_id"] = (x["ip_id"] + 1) & 0xFFFF
+        write32(data, at + 4, x["ip_id"] << 16)
     data[at + 8] = _HOP_LIMIT
     data[at + 9] = proto
     write32(data, at + 12, x["saddr"][0])
