@@ -18,7 +18,7 @@ export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 
 # What the demo needs, and what the tests need besides.
 PACKAGES := libipsec-mb1 libgcrypt20 libssl3
-TEST_PACKAGES := iproute2 tshark wireshark-common tcpdump kmod util-linux
+TEST_PACKAGES := iproute2 tshark wireshark-common tcpdump kmod util-linux gcc libc6-dev binutils procps
 
 .PHONY: help demo test bench clean lint packages test-packages
 
@@ -57,7 +57,7 @@ test: test-packages $(STAMP) lint
 
 bench: packages $(STAMP)
 	@mkdir -p bench/results
-	@for name in crypto esp policies states replay; do \
+	@for name in crypto esp policies states replay intercept; do \
 	    echo "==> bench/$$name.py"; $(BIN)/python bench/$$name.py --json bench/results/$$name.json; \
 	done
 

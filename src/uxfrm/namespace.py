@@ -20,11 +20,22 @@ from uxfrm.datapath.limits import NOTICE_HARD, NOTICE_SOFT
 from uxfrm.datapath.receive import receive
 from uxfrm.datapath.send import Bundles, send
 from uxfrm.lifecycle.database import StateDatabase
-from uxfrm.lifecycle.events import Event, Listener
+from uxfrm.lifecycle.events import (
+    DefaultChanged,
+    Event,
+    Listener,
+    PoliciesFlushed,
+    PolicyAdded,
+    PolicyDeleted,
+    PolicyExpired,
+    StateAdded,
+    StateDeleted,
+    StatesFlushed,
+)
 from uxfrm.model.dump import LarvalConfig, PolicyDump, PolicyId, StateDump, StateId
 from uxfrm.model.policy import PolicyConfig, PolicyType
 from uxfrm.model.state import StateConfig
-from uxfrm.tables.policies import Policy, PolicyTable, Thresholds
+from uxfrm.tables.policies import Policy, PolicyTable, SpdInfo, Thresholds
 from uxfrm.tables.states import State, StateTable
 
 
@@ -84,7 +95,9 @@ class Namespace:
 
     def add_state(self, config: StateConfig) -> State:
         """`ip xfrm state add`: XfrmError EEXIST, ENOSYS."""
-        return self._sad.add(config, self.now_s)
+        state = self._sad.add(config, self.now_s)
+        self._tell_added(state, update=False)
+        return state
 
     def restore_state(self, dump: StateDump) -> State:
         """Bring back a state from a dump, with its counters, window and times."""
@@ -92,11 +105,15 @@ class Namespace:
 
     def update_state(self, config: StateConfig) -> State:
         """`ip xfrm state update`: XfrmError ESRCH, EINVAL, ENOSYS."""
-        return self._sad.update(config, self.now_s)
+        state = self._sad.update(config, self.now_s)
+        self._tell_added(state, update=True)
+        return state
 
     def delete_state(self, identity: StateId) -> State:
         """`ip xfrm state delete`: XfrmError ESRCH."""
-        return self._sad.delete(identity)
+        state = self._sad.delete(identity)
+        self._tell(StateDeleted(state.dump()))
+        return state
 
     def get_state(self, identity: StateId) -> StateDump:
         """`ip xfrm state get`: XfrmError ESRCH."""
@@ -104,7 +121,14 @@ class Namespace:
 
     def flush_states(self, proto: int = 0) -> int:
         """`ip xfrm state flush`: protocol 0 for all, 255 for AH, ESP and COMP; how many went."""
-        return self._sad.flush(proto)
+        gone = self._sad.flush(proto)
+        if gone:
+            self._tell(StatesFlushed(proto))
+        return gone
+
+    def expire_state(self, identity: StateId, hard: bool) -> None:
+        """XFRM_MSG_EXPIRE: XfrmError ENOENT, EINVAL. Follows: xfrm_add_sa_expire."""
+        self._sad.force(identity, hard)
 
     def alloc_spi(self, wanted: LarvalConfig, low: int, high: int) -> StateDump:
         """`ip xfrm state allocspi`: XfrmError EINVAL, ENOENT."""
@@ -118,7 +142,10 @@ class Namespace:
 
     def add_policy(self, config: PolicyConfig) -> Policy:
         """`ip xfrm policy add`: XfrmError EEXIST."""
-        return self.policies.add(config, self.now_s)
+        policy = self.policies.add(config, self.now_s)
+        if self._listeners:
+            self._tell(PolicyAdded(policy.dump, False))
+        return policy
 
     def restore_policy(self, dump: PolicyDump) -> Policy:
         """Bring back a policy from a dump, with its index and times."""
@@ -129,11 +156,25 @@ class Namespace:
 
     def update_policy(self, config: PolicyConfig) -> Policy:
         """`ip xfrm policy update`: add or replace."""
-        return self.policies.update(config, self.now_s)[0]
+        policy = self.policies.update(config, self.now_s)[0]
+        if self._listeners:
+            self._tell(PolicyAdded(policy.dump, True))
+        return policy
 
     def delete_policy(self, identity: PolicyId) -> Policy:
         """`ip xfrm policy delete`: XfrmError ENOENT."""
-        return self.policies.delete(identity)
+        self.path.sync_used()
+        policy = self.policies.delete(identity)
+        self._tell(PolicyDeleted(policy.dump, bool(identity.index)))
+        return policy
+
+    def expire_policy(self, identity: PolicyId, hard: bool) -> None:
+        """XFRM_MSG_POLEXPIRE: XfrmError ENOENT; a hard one deletes. Follows: xfrm_add_pol_expire."""
+        self.path.sync_used()
+        policy = self.policies.get(identity)
+        if hard:
+            self.policies.remove(policy)
+        self._tell(PolicyExpired(policy.dump, hard))
 
     def get_policy(self, identity: PolicyId) -> PolicyDump:
         """`ip xfrm policy get`: XfrmError ENOENT."""
@@ -142,7 +183,10 @@ class Namespace:
 
     def flush_policies(self, type: PolicyType | int = PolicyType.MAIN) -> int:
         """`ip xfrm policy flush`: how many went."""
-        return len(self.policies.flush(type))
+        gone = self.policies.flush(type)
+        if gone:
+            self._tell(PoliciesFlushed(type))
+        return len(gone)
 
     def dump_policies(self) -> Iterator[PolicyDump]:
         """`ip xfrm policy list`: newest first."""
@@ -152,6 +196,7 @@ class Namespace:
     def set_default(self, in_: int = 0, fwd: int = 0, out: int = 0) -> None:
         """`ip xfrm policy setdefault`: DefaultAction of each direction, 0 to leave it."""
         self.policies.set_default(in_, fwd, out)
+        self._tell(DefaultChanged(*self.get_default()))
 
     def get_default(self) -> tuple[int, int, int]:
         """`ip xfrm policy getdefault`: the actions of in, fwd, out."""
@@ -162,6 +207,18 @@ class Namespace:
         """`ip xfrm policy set hthresh4 ... hthresh6 ...`: kept, without effect on lookups."""
         self.policies.set_thresholds(ipv4, ipv6)
 
+    def get_thresholds(self) -> tuple[Thresholds, Thresholds]:
+        """The prefix lengths of `ip xfrm policy set`, for IPv4 and IPv6."""
+        return self.policies.thresholds4, self.policies.thresholds6
+
+    def spd_info(self) -> SpdInfo:
+        """`ip xfrm policy count`."""
+        return self.policies.info()
+
+    def sad_info(self) -> int:
+        """`ip xfrm state count`: how many states there are, larval ones included."""
+        return len(self.states)
+
     # -- counters and events
 
     def counters(self) -> list[int]:
@@ -171,6 +228,10 @@ class Namespace:
     def listen(self, listener: Listener) -> None:
         """Have `listener` told of every event; without listeners events are not kept."""
         self._listeners.append(listener)
+
+    def _tell_added(self, state: State, update: bool) -> None:
+        if self._listeners:
+            self._tell(StateAdded(state.dump(), update))
 
     def _tell(self, event: Event) -> None:
         for listener in self._listeners:

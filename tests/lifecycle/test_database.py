@@ -11,7 +11,7 @@ import pytest
 from uxfrm.lifecycle.database import StateDatabase
 from uxfrm.lifecycle.events import Event, StateExpired
 from uxfrm.model import algorithm as algo
-from uxfrm.model.address import AF_INET, AF_INET6, parse
+from uxfrm.model.address import AF_INET, AF_INET6, AF_UNSPEC, parse
 from uxfrm.model.dump import LarvalConfig, StateId
 from uxfrm.model.error import XfrmError
 from uxfrm.model.lifetime import LifetimeConfig
@@ -369,14 +369,14 @@ def test_a_fresh_larval_state_is_between_its_hosts_and_expires() -> None:
     state = sad.alloc(0x300, 0x300, mark=Mark(0xAB, 0xF), direction=SaDir.IN, seq=5)
     c = state.config
     assert isinstance(c, LarvalConfig)
-    assert (state.life, c.spi, c.reqid, c.seq, c.direction) == (LifeState.ACQ, 0x300, 1, 5, SaDir.IN)
-    assert c.selector == Selector(AF_INET, B, A, 32, 32)
-    assert c.mark == Mark(0xB, 0xF)
+    assert (state.life, c.spi, c.reqid, c.seq, c.direction) == (LifeState.ACQ, 0x300, 1, 0, SaDir.IN)
+    assert c.selector == Selector(AF_UNSPEC, B, A, 32, 32)
+    assert c.mark == Mark(0xAB, 0xF)
     assert c.hard_add == 30
     assert sad.installed == []
     six = sad.alloc(7, 7, daddr=bytes(15) + b"\1", saddr=bytes(15) + b"\2", family=AF_INET6)
     assert isinstance(six.config, LarvalConfig)
-    assert six.config.selector == Selector(AF_INET6, bytes(15) + b"\1", bytes(15) + b"\2", 128, 128)
+    assert six.config.selector == Selector(AF_UNSPEC, bytes(15) + b"\1", bytes(15) + b"\2", 128, 128)
 
 
 def test_an_spi_is_free_only_where_nobody_of_its_protocol_has_it() -> None:

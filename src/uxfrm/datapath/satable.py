@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 
 _HANDLED_MODES = (Mode.TRANSPORT, Mode.TUNNEL)
 
+# A row has room for 31 bits; two extra flags are known, and padding ends at the MTU.
+_FLAG_BITS = 0x7FFFFFFF
+_IP_LENGTH_MAX = 65535
+
 
 def install(state: State, keyring: Keyring, randbytes: Callable[[int], bytes]) -> None:
     """Fill the transform columns of a state's row and give it its key slot.
@@ -33,7 +37,7 @@ def install(state: State, keyring: Keyring, randbytes: Callable[[int], bytes]) -
     x = state.record
     x["mode"] = config.mode
     x["flags"] = config.flags
-    x["extra_flags"] = config.extra_flags
+    x["extra_flags"] = config.extra_flags & _FLAG_BITS
     x["encap"] = config.encap.type if config.encap else 0
     x["set_v"], x["set_m"] = config.set_mark.v & config.set_mark.m, config.set_mark.m
     if config.proto != PROTO_ESP or config.encap or config.mode not in _HANDLED_MODES:
@@ -55,7 +59,7 @@ def install(state: State, keyring: Keyring, randbytes: Callable[[int], bytes]) -
     x["iv_salt_hi"] = int.from_bytes(salt[:4])
     x["iv_salt_lo"] = int.from_bytes(salt[4:8])
     x["ip_id"] = int.from_bytes(salt[8:])
-    x["tfcpad"] = config.tfcpad
+    x["tfcpad"] = min(config.tfcpad, _IP_LENGTH_MAX)
     x["transform"] = r.TRANSFORM_ESP
 
 

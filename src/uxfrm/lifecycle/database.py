@@ -10,10 +10,10 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 from uxfrm.lifecycle.events import Event, StateExpired
 from uxfrm.lifecycle.timers import Timers, hard_deadline, soft_deadline
+from uxfrm.model.address import AF_UNSPEC, ANY6, BITS
 from uxfrm.model.dump import LarvalConfig, StateDump, StateId
 from uxfrm.model.error import XfrmError, invalid
 from uxfrm.model.flow import PROTO_COMP, PROTO_IPSEC_ANY
@@ -201,6 +201,20 @@ class StateDatabase:
         self._drop(state)
         return state
 
+    def force(self, identity: StateId, hard: bool) -> None:
+        """EXPIRE as a request: tell that a limit was reached; a hard one ends the state.
+
+        ENOENT for none, EINVAL for one that is not valid. Follows: xfrm_add_sa_expire.
+        """
+        state = self.table.find(identity.daddr, identity.spi, identity.proto, identity.family, identity.mark)
+        if state is None:
+            raise XfrmError(errno.ENOENT)
+        if state.life != LifeState.VALID:
+            raise invalid("SA must be in VALID state")
+        if hard:
+            self._drop(state)
+        self._tell(StateExpired(state.dump(), hard))
+
     def _named(self, identity: StateId) -> State | None:
         if identity.proto in IPSEC_PROTOCOLS:
             return self.table.find(
@@ -230,22 +244,18 @@ class StateDatabase:
     def alloc_spi(self, wanted: LarvalConfig, low: int, high: int, now_s: int) -> State:
         """ALLOCSPI (`ip xfrm state allocspi`): a larval state with an SPI of its own.
 
-        EINVAL for a bad protocol or range, ENOENT where the range is used up.
+        EINVAL for a bad protocol or range, ENOENT where the range is used up: the larval state stays.
         """
         _check_spi_range(wanted.proto, low, high)
         larval = self._larval_by_seq(wanted) or self._find_larval(wanted)
-        if larval is not None and larval.config.spi:
-            return larval
-        spi = self._free_spi(wanted.proto, low, high)
-        base: Any = self._new_larval(wanted)
-        since = now_s
-        if larval is not None:
-            base, since = larval.config, int(larval.record["add_time"])
-            self.table.remove(larval)
-        direction = wanted.direction or base.direction
-        state = self.table.insert(replace(base, spi=spi, direction=direction), LifeState.ACQ, since)
-        self.timers.arm(state)
-        return state
+        if larval is None:
+            larval = self._arm(self.table.insert(self._new_larval(wanted), LifeState.ACQ, now_s))
+        config = larval.config
+        if isinstance(config, LarvalConfig) and not config.spi:
+            spi = self._free_spi(wanted.proto, low, high)
+            direction = wanted.direction or config.direction
+            self.table.assign_spi(larval, replace(config, spi=spi, direction=direction))
+        return larval
 
     def _larval_by_seq(self, wanted: LarvalConfig) -> State | None:
         if not wanted.seq:
@@ -258,11 +268,22 @@ class StateDatabase:
         return None
 
     def _new_larval(self, wanted: LarvalConfig) -> LarvalConfig:
-        """Follows: the creating half of __find_acq_core: a selector from host to host."""
-        bits = len(wanted.daddr) * 8
-        selector = Selector(wanted.family, wanted.daddr, wanted.saddr, bits, bits)
+        """A state with a selector from host to host, which names no family.
+
+        Addresses of a family that is none are not kept; the mark is, as it was sent.
+        Follows: the creating half of __find_acq_core.
+        """
+        known = wanted.family in BITS
+        daddr, saddr = (wanted.daddr, wanted.saddr) if known else (ANY6, ANY6)
+        bits = BITS.get(wanted.family, 0)
         return replace(
-            wanted, spi=0, mark=wanted.mark.normalised(), selector=selector, hard_add=self.acq_expires
+            wanted,
+            daddr=daddr,
+            saddr=saddr,
+            spi=0,
+            seq=0,
+            selector=Selector(AF_UNSPEC, daddr, saddr, bits, bits),
+            hard_add=self.acq_expires,
         )
 
     def _free_spi(self, proto: int, low: int, high: int) -> int:

@@ -128,6 +128,26 @@ class Algorithm:
         return len(self.key) * 8
 
 
+@dataclass(frozen=True, slots=True)
+class Wanted(Algorithm):
+    """An algorithm as a request names it, by the attribute it came in; a state looks it up when made.
+
+    What else is wrong with a request the kernel says before it looks for algorithms. `flaw` says that the
+    attribute was shorter than its key.
+    """
+
+    attribute: str = ""
+    flaw: str = ""
+
+    def found(self) -> Algorithm:
+        """The algorithm of the tables; ENOSYS for none, EINVAL for an ICV longer than the digest."""
+        if self.attribute == "AEAD":
+            return aead(self.name, self.key, self.icv_bits)
+        if self.attribute == "AUTH_TRUNC":
+            return auth_trunc(self.name, self.key, self.icv_bits)
+        return {"AUTH": auth, "CRYPT": crypt, "COMP": comp}[self.attribute](self.name, self.key)
+
+
 _AEAD = {(spec.name, spec.icv_bits): spec for spec in AEADS}
 _AUTH = {name: spec for spec in AUTHS for name in (spec.name, spec.alias) if name}
 _CRYPT = {name: spec for spec in CRYPTS for name in (spec.name, spec.alias) if name}

@@ -48,11 +48,17 @@ POLICY_LOCALOK, POLICY_ICMP, POLICY_CPU_ACQUIRE = 1, 2, 4
 
 @dataclass(frozen=True, slots=True)
 class SecurityContext:
-    """An LSM label, kept and compared (struct xfrm_sec_ctx)."""
+    """An LSM label, kept and compared (struct xfrm_sec_ctx); `flawed` where its lengths lied."""
 
     doi: int
     alg: int
     text: str
+    flawed: bool = False
+
+    def check(self) -> None:
+        """Follows: verify_sec_ctx_len."""
+        if self.flawed:
+            raise invalid("Invalid security context length")
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +110,8 @@ class PolicyConfig:
             raise invalid("Invalid policy direction")
         if self.index and self.index & 7 != self.direction:
             raise invalid("Policy index doesn't match direction")
+        if self.context is not None:
+            self.context.check()
         if self.type not in (PolicyType.MAIN, PolicyType.SUB):
             raise invalid("Invalid policy type")
         check_templates(self.templates, self.family, self.direction == Direction.OUT)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from uxfrm.model import algorithm as algo
 from uxfrm.model.address import AF_INET, AF_INET6, AF_UNSPEC, ANY4, Address, any_address, is_any
-from uxfrm.model.algorithm import Algorithm
+from uxfrm.model.algorithm import Algorithm, Wanted
 from uxfrm.model.error import XfrmError, invalid
 from uxfrm.model.flow import PROTO_AH, PROTO_COMP, PROTO_DSTOPTS, PROTO_ESP, PROTO_ROUTING
 from uxfrm.model.lifetime import UNLIMITED, LifetimeConfig, LifetimeCurrent
@@ -77,7 +77,8 @@ class ReplayLegacy(NamedTuple):
 class ReplayEsn:
     """struct xfrm_replay_state_esn: window and bitmap geometry with the two 64-bit counters.
 
-    `bitmap` holds `words` 32-bit words; shorter is zero-extended by the table.
+    `bitmap` holds `words` 32-bit words; shorter is zero-extended by the table. `cut` says that it came in an
+    attribute too short for it.
     """
 
     words: int
@@ -87,6 +88,7 @@ class ReplayEsn:
     oseq_hi: int = 0
     seq_hi: int = 0
     bitmap: tuple[int, ...] = ()
+    cut: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "bitmap", self.bitmap[: self.words])
@@ -155,12 +157,22 @@ class StateConfig:
         return bool(self.flags & ESN)
 
     def __post_init__(self) -> None:
-        for check in _CHECKS:
+        for check in _VERIFY:
+            check(self)
+        self._find_algorithms()
+        for check in _INITIALISE:
             check(self)
         if not self.flags & AF_UNSPEC_FLAG and self.selector.family == AF_UNSPEC:
             object.__setattr__(self, "selector", self._selector_of_family())
         object.__setattr__(self, "mark", self.mark.normalised())
         object.__setattr__(self, "replay_window", min(self.replay_window, LEGACY_WINDOW_MAX))
+
+    def _find_algorithms(self) -> None:
+        """Look up what a request only named. Follows: the algorithms' part of xfrm_state_construct."""
+        for name in ("aead", "auth", "crypt", "comp"):
+            wanted = getattr(self, name)
+            if isinstance(wanted, Wanted):
+                object.__setattr__(self, name, wanted.found())
 
     def _selector_of_family(self) -> Selector:
         """The selector with the state's own family filled in. Follows: copy_from_user_state."""
@@ -236,6 +248,15 @@ def _check_protocol(x: StateConfig) -> None:
     check(x)
 
 
+def _check_lengths(x: StateConfig) -> None:
+    """Follows: verify_aead, verify_auth_trunc, verify_one_alg, verify_sec_ctx_len."""
+    for algorithm in (x.aead, x.auth, x.crypt, x.comp):
+        if isinstance(algorithm, Wanted) and algorithm.flaw:
+            raise invalid(algorithm.flaw)
+    if x.rare.context is not None:
+        x.rare.context.check()
+
+
 def _check_replay(x: StateConfig) -> None:
     """Follows: verify_replay, with the direction's rules of Linux 6.10."""
     esn = x.replay_esn
@@ -245,6 +266,8 @@ def _check_replay(x: StateConfig) -> None:
         return
     if esn.words > REPLAY_ESN_WORDS_MAX:
         raise invalid("ESN bitmap length must be <= 128")
+    if esn.cut:
+        raise invalid("ESN attribute is too short to fit the full bitmap length")
     if x.proto not in (PROTO_ESP, PROTO_AH):
         raise invalid("ESN only supported for ESP and AH")
     if x.replay_window:
@@ -400,15 +423,19 @@ def _init_replay(x: StateConfig) -> None:
         raise invalid("ESN replay window must be > 0")
 
 
-_CHECKS = (
+_VERIFY = (
     _check_family,
     _check_selector,
     _check_protocol,
+    _check_lengths,
     _check_replay,
     _check_mode,
     _check_mapping_timer,
     _check_direction,
     _check_pcpu,
+)
+
+_INITIALISE = (
     _check_modes_families,
     _init_type,
     _init_keepalive,

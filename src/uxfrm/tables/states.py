@@ -161,6 +161,14 @@ class StateTable:
         self.generation += 1
         return state
 
+    def assign_spi(self, state: State, config: LarvalConfig) -> None:
+        """Give a larval state without an SPI its SPI, and the direction asked for. Its age stays."""
+        state.config = config
+        state.record["spi"] = config.spi
+        state.record["direction"] = config.direction
+        self.by_spi.insert(state.row, self._spi_hash(config.daddr, config.spi, config.proto, config.family))
+        self.generation += 1
+
     def remove(self, state: State) -> None:
         """Take a state out of every index and wipe its row. Follows: __xfrm_state_delete."""
         row, config = state.row, state.config

@@ -1,0 +1,92 @@
+"""What the namespace tells, as multicast messages: type, group, payload.
+
+Follows: xfrm_send_state_notify, xfrm_send_policy_notify, xfrm_exp_state_notify.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from uxfrm.lifecycle import events as E
+from uxfrm.netlink import encode
+from uxfrm.netlink import layouts as L
+from uxfrm.netlink.constants import Attr, Group, Xfrm
+from uxfrm.netlink.wire import attribute, padded
+
+
+class Notification(NamedTuple):
+    """One event. `seq` and `pid`: whether it carries those of the request that caused it, or zeros."""
+
+    type: Xfrm
+    group: Group
+    payload: bytes
+    seq: bool = True
+    pid: bool = True
+
+
+def _state_added(event: E.StateAdded) -> Notification:
+    return Notification(Xfrm.UPDSA if event.update else Xfrm.NEWSA, Group.SA, encode.state(event.state))
+
+
+def _state_deleted(event: E.StateDeleted) -> Notification:
+    whole = attribute(Attr.SA, encode.usersa_info(event.state))
+    body = encode.usersa_id(event.state) + whole + encode.state_attributes(event.state)
+    return Notification(Xfrm.DELSA, Group.SA, body)
+
+
+def _states_flushed(event: E.StatesFlushed) -> Notification:
+    return Notification(Xfrm.FLUSHSA, Group.SA, padded(L.USERSA_FLUSH.pack(proto=event.proto)))
+
+
+def _state_expired(event: E.StateExpired) -> Notification:
+    body = L.USER_EXPIRE.pack(state=encode.usersa_info(event.state), hard=int(event.hard))
+    return Notification(Xfrm.EXPIRE, Group.EXPIRE, body + encode.scope(event.state), seq=False)
+
+
+def _policy_added(event: E.PolicyAdded) -> Notification:
+    x = event.policy
+    body = encode.userpolicy_info(x.config, x.current)
+    body += encode.templates(x.config) + encode.policy_scope(x.config)
+    return Notification(Xfrm.UPDPOLICY if event.update else Xfrm.NEWPOLICY, Group.POLICY, body)
+
+
+def _policy_deleted(event: E.PolicyDeleted) -> Notification:
+    x = event.policy.config
+    named: dict[str, Any] = {"index": x.index} if event.by_index else {"sel": encode.selector(x.selector)}
+    body = L.USERPOLICY_ID.pack(**named, dir=x.direction)
+    body += attribute(Attr.POLICY, encode.userpolicy_info(x, event.policy.current))
+    return Notification(Xfrm.DELPOLICY, Group.POLICY, body + encode.templates(x) + encode.policy_scope(x))
+
+
+def _policies_flushed(event: E.PoliciesFlushed) -> Notification:
+    return Notification(Xfrm.FLUSHPOLICY, Group.POLICY, encode.policy_type(event.type))
+
+
+def _policy_expired(event: E.PolicyExpired) -> Notification:
+    x = event.policy
+    body = L.USER_POLEXPIRE.pack(pol=encode.userpolicy_info(x.config, x.current), hard=int(event.hard))
+    return Notification(Xfrm.POLEXPIRE, Group.EXPIRE, body + encode.policy_attributes(x.config), seq=False)
+
+
+def _default_changed(event: E.DefaultChanged) -> Notification:
+    body = padded(L.USERPOLICY_DEFAULT.pack(in_=event.in_, fwd=event.fwd, out=event.out))
+    return Notification(Xfrm.GETDEFAULT, Group.POLICY, body, seq=False, pid=False)
+
+
+_MAKERS: Mapping[type, Callable[[Any], Notification]] = {
+    E.StateAdded: _state_added,
+    E.StateDeleted: _state_deleted,
+    E.StatesFlushed: _states_flushed,
+    E.StateExpired: _state_expired,
+    E.PolicyAdded: _policy_added,
+    E.PolicyDeleted: _policy_deleted,
+    E.PoliciesFlushed: _policies_flushed,
+    E.PolicyExpired: _policy_expired,
+    E.DefaultChanged: _default_changed,
+}
+
+
+def notification(event: E.Event) -> Notification:
+    """The message of an event."""
+    return _MAKERS[type(event)](event)
