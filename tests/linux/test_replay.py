@@ -19,6 +19,7 @@ from linux.twin import (
     counters,
     delivered_by,
     figures,
+    opened,
     outcomes,
     packets,
     prepare,
@@ -27,9 +28,8 @@ from linux.twin import (
     with_auth,
 )
 from uxfrm.datapath.batch import Batch
-from uxfrm.model.outcome import Outcome, Verdict
+from uxfrm.model.outcome import Outcome
 from uxfrm.model.state import OSEQ_MAY_WRAP
-from uxfrm.namespace import Namespace
 from uxfrm.tables.states import State
 
 pytestmark = pytest.mark.linux
@@ -231,7 +231,7 @@ def _compare(guest: LinuxGuest, case: Case, arrivals: list[Arrival], at_once: in
     twin = case.twin()
     for at in range(0, len(wire), 10):
         linuxs = [datagram.payload for datagram in delivered_by(guest, wire[at : at + 10])]
-        ends = [end for part in _parts(wire[at : at + 10], at_once) for end in _opened(twin, part)]
+        ends = [end for part in _parts(wire[at : at + 10], at_once) for end in opened(twin, part)]
         what = arrivals[at : at + 10], [outcome for outcome, _ in ends]
         assert [payload for _, payload in ends if payload is not None] == linuxs, what
         assert counters(twin) == guest.xfrm_moved(before), what
@@ -240,13 +240,3 @@ def _compare(guest: LinuxGuest, case: Case, arrivals: list[Arrival], at_once: in
 
 def _parts(wire: list[bytes], size: int) -> list[list[bytes]]:
     return [wire[at : at + size] for at in range(0, len(wire), size)]
-
-
-def _opened(twin: Namespace, wire: list[bytes]) -> list[tuple[Outcome, bytes | None]]:
-    """How each packet of a batch ends, and the payload of those that are delivered."""
-    batch = Batch.pack(wire)
-    twin.input(batch)
-    return [
-        (outcome, read_datagram(batch.packet(i))[-1] if outcome.verdict == Verdict.DELIVERED else None)
-        for i, outcome in enumerate(outcomes(batch))
-    ]

@@ -26,7 +26,7 @@ from uxfrm.model.address import AF_INET, AF_INET6, parse
 from uxfrm.model.algorithm import Algorithm
 from uxfrm.model.dump import StateDump
 from uxfrm.model.flow import PROTO_ESP
-from uxfrm.model.outcome import Counter, Outcome
+from uxfrm.model.outcome import Counter, Outcome, Verdict
 from uxfrm.model.policy import Direction, PolicyConfig
 from uxfrm.model.selector import Selector
 from uxfrm.model.state import (
@@ -153,7 +153,10 @@ class Shape:
 
 
 def read_datagram(packet: bytes) -> tuple[str, str, int, int, bytes]:
-    """Source, destination, both ports and payload of a UDP packet, whose lengths and checksums are right."""
+    """Source, destination, both ports and payload of a UDP packet, whose lengths and checksums are right.
+
+    It may have a fragment header in front that says that it is whole.
+    """
     if packet[0] >> 4 == 4:
         header, proto, length = 20, packet[9], int.from_bytes(packet[2:4])
         family, source, target = socket.AF_INET, packet[12:16], packet[16:20]
@@ -161,6 +164,8 @@ def read_datagram(packet: bytes) -> tuple[str, str, int, int, bytes]:
             raise ValueError(f"header checksum of {packet.hex()}")
     else:
         header, proto, length = 40, packet[6], 40 + int.from_bytes(packet[4:6])
+        if proto == socket.IPPROTO_FRAGMENT and packet[42:44] == bytes(2):
+            header, proto = 48, packet[40]
         family, source, target = socket.AF_INET6, packet[8:24], packet[24:40]
     upper = packet[header:]
     sport, dport, size, _ = struct.unpack_from(">HHHH", upper)
@@ -380,6 +385,16 @@ def _settle(guest: LinuxGuest) -> None:
     guest.send_ip(bytes(IP(src="10.0.0.99", dst="10.0.0.2") / UDP(dport=_SETTLE_PORT) / Raw(b"settled?")))
     if not guest.udp_take("settle", 1, timeout=10):
         raise GuestError("the guest does not come to an end with what was sent")
+
+
+def opened(namespace: Namespace, wire: Sequence[bytes]) -> list[tuple[Outcome, bytes | None]]:
+    """How each packet of a batch ends on input, and the payload of those that are delivered."""
+    batch = Batch.pack(wire)
+    namespace.input(batch)
+    return [
+        (outcome, read_datagram(batch.packet(i))[-1] if outcome.verdict == Verdict.DELIVERED else None)
+        for i, outcome in enumerate(outcomes(batch))
+    ]
 
 
 _CURRENT = re.compile(r"lifetime current:\s+(\d+)\(bytes\), (\d+)\(packets\)")
