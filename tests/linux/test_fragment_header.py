@@ -29,10 +29,13 @@ pytestmark = pytest.mark.linux
 
 
 def with_fragment_header(packet: bytes) -> bytes:
-    """The IPv6 packet with a fragment header behind its first one, as if it were its only fragment."""
+    """The IPv6 packet with a fragment header behind its first one, as if it were its only fragment.
+
+    Its two reserved bits are set, which nobody may look at.
+    """
     length = int.from_bytes(packet[4:6]) + 8
     first = packet[:4] + length.to_bytes(2) + bytes([IPPROTO_FRAGMENT]) + packet[7:40]
-    return first + packet[6:7] + bytes(3) + b"once" + packet[40:]
+    return first + packet[6:7] + b"\0\0\6once" + packet[40:]
 
 
 def _wire(case: Case) -> list[bytes]:

@@ -164,7 +164,7 @@ def read_datagram(packet: bytes) -> tuple[str, str, int, int, bytes]:
             raise ValueError(f"header checksum of {packet.hex()}")
     else:
         header, proto, length = 40, packet[6], 40 + int.from_bytes(packet[4:6])
-        if proto == socket.IPPROTO_FRAGMENT and packet[42:44] == bytes(2):
+        if proto == socket.IPPROTO_FRAGMENT and not int.from_bytes(packet[42:44]) & 0xFFF9:
             header, proto = 48, packet[40]
         family, source, target = socket.AF_INET6, packet[8:24], packet[24:40]
     upper = packet[header:]
