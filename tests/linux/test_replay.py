@@ -207,14 +207,7 @@ def test_refusals_are_linuxs(guest: LinuxGuest, case: Case, seed: int) -> None:
     assert min(state.packets, *refused) > 0
 
 
-_STALE = pytest.mark.xfail(
-    strict=True,
-    reason="input.begin makes no job of a number that is refused when its run begins, though the boundary "
-    "that the run crosses makes input.commit accept it; Linux accepts it",
-)
-
-
-@pytest.mark.parametrize("at_once", [1, pytest.param(4, marks=_STALE)])
+@pytest.mark.parametrize("at_once", [1, 4])
 @pytest.mark.parametrize("window", [33, 100])
 def test_replays_across_the_boundary_are_linuxs(guest: LinuxGuest, window: int, at_once: int) -> None:
     """Linux forgets what it saw before the boundary where the window does not divide 2^32: bits move."""

@@ -2,10 +2,35 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+
 import click
 
 from uxfrm import __version__
-from uxfrm.cli.replay import replay
+
+COMMANDS = {
+    "replay": "Explain a capture: what Linux did with every packet, and why.",
+    "run": "Start a program with its IPsec (NETLINK_XFRM) served by uxfrm.",
+    "daemon": "Keep the tables that programs under `uxfrm run` share.",
+}
+
+
+class _Commands(click.Group):
+    """Commands whose modules are imported when they are called: `run` must be small when it forks."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        found: click.Command = getattr(import_module(f"uxfrm.cli.{cmd_name}"), cmd_name)
+        return found
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
 
 _HELP = """Linux's IPsec (XFRM) in user space: the same tables, the same decisions, and an answer to why.
 
@@ -17,13 +42,15 @@ Start with a capture and the tables of the host it was taken on:
 """
 
 
-@click.group(help=_HELP, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(
+    cls=_Commands,
+    help=_HELP,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
 @click.version_option(__version__, prog_name="uxfrm")
 def main() -> None:
     """The group of all commands."""
 
-
-main.add_command(replay)
 
 if __name__ == "__main__":
     main()

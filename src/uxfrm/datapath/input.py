@@ -225,8 +225,12 @@ def begin(
             continue
         x = rows[row]
         p["outcome"] = _usable(rows, row)
-        if not p["outcome"] and _must_wait(rows, row, p["seq"], run):
-            return k, made
+        if not p["outcome"]:
+            if _must_wait(rows, row, p["seq"], run):
+                return k, made
+            # Behind an ESN boundary that this run crosses, the window may take what it refuses now.
+            if x["run_top_hi"] != x["seq_hi"] and check(rows, words, row, p["seq"]):
+                return k, made
         p["path"][p["depth"]] = row
         p["pathgen"][p["depth"]] = x["genid"]
         p["depth"] += 1

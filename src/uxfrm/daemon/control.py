@@ -1,0 +1,100 @@
+"""What supervisors may ask: one engine per control connection, which knows that connection's ports alone."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from uxfrm.daemon.ports import Hub
+from uxfrm.intercept.engine import Peer
+from uxfrm.model.error import XfrmError
+from uxfrm.netlink.constants import Group
+from uxfrm.netlink.server import Port
+
+_CAP_ACK, _EXT_ACK = 10, 11
+PORTS_MAX = 4096
+"""Open sockets of one connection."""
+
+
+@contextmanager
+def _as_oserror() -> Iterator[None]:
+    try:
+        yield
+    except XfrmError as error:
+        raise _refusal(error.number) from None
+
+
+def _refusal(number: int) -> OSError:
+    return OSError(number, os.strerror(number))
+
+
+class ControlledEngine:
+    """An Engine (see intercept.engine) for one control connection.
+
+    `trusted`: its clients may change tables without CAP_NET_ADMIN, as the connection's owner may.
+    """
+
+    def __init__(self, hub: Hub, trusted: bool) -> None:
+        self._hub = hub
+        self._trusted = trusted
+        self._own: set[Port] = set()
+
+    def _port(self, id: int) -> Port:
+        port = self._hub.server.ports.get(id)
+        if port is None or port not in self._own:
+            raise _refusal(errno.ENOENT)
+        return port
+
+    def _forget_closed(self) -> None:
+        self._own &= set(self._hub.server.ports.values())
+
+    def open(self, server: socket.socket, port: int, peer: Peer) -> None:
+        """As Engine.open. ENFILE for too many."""
+        self._forget_closed()
+        if len(self._own) >= PORTS_MAX:
+            raise _refusal(errno.ENFILE)
+        with _as_oserror():
+            self._own.add(self._hub.open(server, port, self._trusted or peer.net_admin))
+
+    def bind(self, port: int, groups: int) -> None:
+        """As Engine.bind."""
+        self._port(port).groups = groups & ((1 << max(Group)) - 1)
+
+    def join(self, port: int, group: int) -> None:
+        """As Engine.join."""
+        self._port(port).groups |= 1 << (group - 1)
+
+    def leave(self, port: int, group: int) -> None:
+        """As Engine.leave."""
+        self._port(port).groups &= ~(1 << (group - 1))
+
+    def option(self, port: int, name: int, value: int) -> None:
+        """As Engine.option; other options change nothing here."""
+        found = self._port(port)
+        if name == _EXT_ACK:
+            found.extended = bool(value)
+        elif name == _CAP_ACK:
+            found.capped = bool(value)
+
+    def rename(self, old_port: int, new_port: int) -> None:
+        """As Engine.rename."""
+        with _as_oserror():
+            self._hub.rename(self._port(old_port), new_port)
+
+    def drain(self, port: int) -> None:
+        """As Engine.drain."""
+        self._port(port)
+        self._hub.drain(port)
+
+    def encapsulate(self, udp: socket.socket, kind: int, peer: Peer) -> int:
+        """As Engine.encapsulate: taken note of by nobody yet, for packets are not attached."""
+        udp.close()
+        return 0
+
+    def socket_policy(self, client: socket.socket, family: int, policy: bytes, peer: Peer) -> int:
+        """As Engine.socket_policy: likewise."""
+        client.close()
+        return 0
