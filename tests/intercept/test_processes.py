@@ -96,15 +96,14 @@ def test_ignored_and_default_signals_are_the_callers() -> None:
     plain = subprocess.run(line[line.index("grep") :], capture_output=True, text=True, check=True)
     served = subprocess.run(line, capture_output=True, text=True, check=True)
     assert served.stdout == plain.stdout
-    ignore = ["env", "--ignore-signal=HUP"]
-    plain = subprocess.run([*ignore, *line[line.index("grep") :]], capture_output=True, text=True, check=True)
-    ignoring = subprocess.run([*ignore, *line], capture_output=True, text=True, check=True)
-    assert "1\n" in ignoring.stdout
-    assert ignoring.stdout == plain.stdout
-    child = subprocess.run(
-        ["env", "--ignore-signal=CHLD", *line], capture_output=True, text=True, check=True, timeout=60
-    )
-    assert "SigIgn:\t0000000000010000\n" in child.stdout
+    for name, last in (("HUP", "1\n"), ("CHLD", "10000\n")):
+        ignore = ["env", f"--ignore-signal={name}"]
+        plain = subprocess.run(
+            [*ignore, *line[line.index("grep") :]], capture_output=True, text=True, check=True
+        )
+        ignoring = subprocess.run([*ignore, *line], capture_output=True, text=True, check=True, timeout=60)
+        assert plain.stdout.endswith(last)
+        assert ignoring.stdout == plain.stdout
 
 
 def on_terminal(command: Sequence[str], talk: Sequence[tuple[str, bytes]]) -> tuple[str, int]:
