@@ -7,6 +7,7 @@ It is given packets, requests and the time, and does no I/O: `randbytes` is its 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -19,22 +20,33 @@ from uxfrm.datapath.inspect import inspect
 from uxfrm.datapath.limits import NOTICE_HARD, NOTICE_SOFT
 from uxfrm.datapath.receive import receive
 from uxfrm.datapath.send import Bundles, send
+from uxfrm.lifecycle import aevents
+from uxfrm.lifecycle.acquire import Acquires
 from uxfrm.lifecycle.database import StateDatabase
 from uxfrm.lifecycle.events import (
     DefaultChanged,
     Event,
     Listener,
+    Migrated,
     PoliciesFlushed,
     PolicyAdded,
     PolicyDeleted,
-    PolicyExpired,
     StateAdded,
     StateDeleted,
+    StateMonitored,
     StatesFlushed,
 )
+from uxfrm.lifecycle.migrate import migrate
+from uxfrm.lifecycle.policies import PolicyDatabase
+from uxfrm.model.address import Address
+from uxfrm.model.aevent import AE_CU, Aevent, AeventUpdate
 from uxfrm.model.dump import LarvalConfig, PolicyDump, PolicyId, StateDump, StateId
+from uxfrm.model.flow import Flow
+from uxfrm.model.lifetime import LifetimeCurrent
+from uxfrm.model.migrate import Migration
 from uxfrm.model.policy import PolicyConfig, PolicyType
 from uxfrm.model.state import StateConfig
+from uxfrm.model.template import Template
 from uxfrm.tables.policies import Policy, PolicyTable, SpdInfo, Thresholds
 from uxfrm.tables.states import State, StateTable
 
@@ -61,6 +73,9 @@ class Namespace:
         self._sad = StateDatabase(
             self.states, randbytes, self._install, self._uninstall, self._tell, self._note_encapsulation
         )
+        self._spd = PolicyDatabase(self.policies, self.path.sync_used, self._tell)
+        self._acquires = Acquires(self._sad, self._tell)
+        self.path.acquire = self._acquire
 
     # -- packets
 
@@ -81,15 +96,17 @@ class Namespace:
     def advance(self, now_s: int) -> None:
         """Let time pass up to `now_s` (wall-clock seconds); going backwards changes nothing but the clock."""
         self.now_s = now_s
-        self._sad.advance(now_s)
+        while (deadline := self.next_deadline()) is not None and deadline <= now_s:
+            self._sad.advance(deadline)
+            self._spd.advance(deadline)
 
     def next_deadline(self) -> int | None:
         """The second at which something will change by itself, or None."""
-        return self._sad.timers.next_deadline()
+        return _sooner(self._sad.timers.next_deadline(), self._spd.timers.next_deadline())
 
     def horizon(self) -> int | None:
         """Up to which second (not included) packets may share a batch without time changing their fate."""
-        return self._sad.timers.horizon(self.now_s)
+        return _sooner(self._sad.timers.horizon(self.now_s), self._spd.timers.next_deadline())
 
     # -- states
 
@@ -134,6 +151,34 @@ class Namespace:
         """`ip xfrm state allocspi`: XfrmError EINVAL, ENOENT."""
         return self._sad.alloc_spi(wanted, low, high, self.now_s).dump()
 
+    def get_aevent(self, identity: StateId, flags: int = 0) -> Aevent:
+        """GETAE: a state's running figures, `flags` saying what of (AE_RTHR, AE_ETHR). XfrmError ESRCH."""
+        return aevents.get(self._sad, identity, flags)
+
+    def update_aevent(self, identity: StateId, wanted: AeventUpdate) -> None:
+        """NEWAE: set a state's running figures. XfrmError ESRCH, EINVAL. Follows: xfrm_new_ae."""
+        state = aevents.update(self._sad, identity, wanted)
+        self._tell(StateMonitored(aevents.report(state, AE_CU)))
+
+    def migrate(self, wanted: Migration) -> None:
+        """XFRM_MSG_MIGRATE: move a policy and its states; see lifecycle.migrate for the XfrmErrors."""
+        wanted.check()
+        migrate(self._sad, self.policies, wanted, self.now_s)
+        self._tell(Migrated(wanted))
+
+    def acquire(self, wanted: LarvalConfig, policy: PolicyConfig, masks: tuple[int, int, int]) -> None:
+        """XFRM_MSG_ACQUIRE: ask key managers for a state per template of `policy`; nothing is kept.
+
+        `wanted` gives source address, selector and CPU; `masks` the algorithms. Follows: xfrm_add_acquire.
+        """
+        templates = list(policy.templates)
+        aalgos, ealgos, calgos = masks
+        for number, template in enumerate(templates):
+            template = templates[number] = replace(template, aalgos=aalgos, ealgos=ealgos, calgos=calgos)
+            asked = replace(wanted, daddr=template.daddr, spi=template.spi, proto=template.proto)
+            told = PolicyDump(policy.changed(templates=tuple(templates)), LifetimeCurrent())
+            self._acquires.query(asked, template, told)
+
     def dump_states(self) -> Iterator[StateDump]:
         """`ip xfrm state list`: newest first."""
         return (state.dump() for state in self.states)
@@ -142,39 +187,31 @@ class Namespace:
 
     def add_policy(self, config: PolicyConfig) -> Policy:
         """`ip xfrm policy add`: XfrmError EEXIST."""
-        policy = self.policies.add(config, self.now_s)
+        policy = self._spd.add(config, self.now_s)
         if self._listeners:
             self._tell(PolicyAdded(policy.dump, False))
         return policy
 
     def restore_policy(self, dump: PolicyDump) -> Policy:
         """Bring back a policy from a dump, with its index and times."""
-        policy = self.policies.add(dump.config, self.now_s)
-        policy.add_time = dump.current.add_time or self.now_s
-        policy.use_time = dump.current.use_time
-        return policy
+        return self._spd.restore(dump, self.now_s)
 
     def update_policy(self, config: PolicyConfig) -> Policy:
         """`ip xfrm policy update`: add or replace."""
-        policy = self.policies.update(config, self.now_s)[0]
+        policy = self._spd.update(config, self.now_s)
         if self._listeners:
             self._tell(PolicyAdded(policy.dump, True))
         return policy
 
     def delete_policy(self, identity: PolicyId) -> Policy:
         """`ip xfrm policy delete`: XfrmError ENOENT."""
-        self.path.sync_used()
-        policy = self.policies.delete(identity)
+        policy = self._spd.delete(identity)
         self._tell(PolicyDeleted(policy.dump, bool(identity.index)))
         return policy
 
     def expire_policy(self, identity: PolicyId, hard: bool) -> None:
         """XFRM_MSG_POLEXPIRE: XfrmError ENOENT; a hard one deletes. Follows: xfrm_add_pol_expire."""
-        self.path.sync_used()
-        policy = self.policies.get(identity)
-        if hard:
-            self.policies.remove(policy)
-        self._tell(PolicyExpired(policy.dump, hard))
+        self._spd.force(identity, hard)
 
     def get_policy(self, identity: PolicyId) -> PolicyDump:
         """`ip xfrm policy get`: XfrmError ENOENT."""
@@ -183,10 +220,10 @@ class Namespace:
 
     def flush_policies(self, type: PolicyType | int = PolicyType.MAIN) -> int:
         """`ip xfrm policy flush`: how many went."""
-        gone = self.policies.flush(type)
+        gone = self._spd.flush(type)
         if gone:
             self._tell(PoliciesFlushed(type))
-        return len(gone)
+        return gone
 
     def dump_policies(self) -> Iterator[PolicyDump]:
         """`ip xfrm policy list`: newest first."""
@@ -233,9 +270,10 @@ class Namespace:
         if self._listeners:
             self._tell(StateAdded(state.dump(), update))
 
-    def _tell(self, event: Event) -> None:
-        for listener in self._listeners:
-            listener(event)
+    def _tell(self, event: Event) -> bool:
+        """Tell every listener; True when any heard it."""
+        heard = [listener(event) is not False for listener in self._listeners]
+        return any(heard)
 
     # -- between the tables and the data path
 
@@ -255,6 +293,11 @@ class Namespace:
             ports = {*self.path.encap_ports.tolist(), config.encap.dport}
             self.path.encap_ports = np.array(sorted(ports), np.int64)
 
+    def _acquire(
+        self, flow: Flow, daddr: Address, saddr: Address, template: Template, policy: Policy
+    ) -> bool:
+        return self._acquires.larval(flow, daddr, saddr, template, policy.dump, self.now_s)
+
     def _attend(self, notices: Int64s) -> None:
         """Do what a run of packets left to do: states at a limit, or used for the first time."""
         for row, kind in notices.tolist():
@@ -267,3 +310,7 @@ class Namespace:
                 self._sad.soften(state)
             else:
                 self._sad.timers.arm(state)
+
+
+def _sooner(one: int | None, other: int | None) -> int | None:
+    return min((end for end in (one, other) if end is not None), default=None)

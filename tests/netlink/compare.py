@@ -12,8 +12,11 @@ from uxfrm.netlink.wire import HEADER, messages
 _ADDED = {
     Xfrm.NEWSA: 160 + 16, Xfrm.UPDSA: 160 + 16, Xfrm.EXPIRE: 160 + 16, Xfrm.NEWPOLICY: 120 + 16,
     Xfrm.UPDPOLICY: 120 + 16, Xfrm.POLEXPIRE: 120 + 16, Xfrm.DELSA: 24 + 4 + 160 + 16,
-    Xfrm.DELPOLICY: 64 + 4 + 120 + 16, Xfrm.ACQUIRE: 96 + 120 + 16,
+    Xfrm.DELPOLICY: 64 + 4 + 120 + 16, Xfrm.ACQUIRE: 96 + 120 + 16, Xfrm.NEWAE: 48 + 16 + 4 + 16,
 }  # fmt: skip
+
+_ACQUIRE_SEQ = slice(276, 280)
+"""The number of a question, which a kernel counts for all its namespaces."""
 
 
 def comparable(answer: Answer, port: int) -> list[list[str]]:
@@ -26,6 +29,8 @@ def _message(m: object, port: int) -> str:
     at = _ADDED.get(kind)
     if at is not None and len(payload) >= at + 16:
         payload = payload[:at] + bytes(16) + payload[at + 16 :]
+    if kind == Xfrm.ACQUIRE and len(payload) >= _ACQUIRE_SEQ.stop:
+        payload = payload[: _ACQUIRE_SEQ.start] + bytes(4) + payload[_ACQUIRE_SEQ.stop :]
     name = Xfrm(kind).name if kind in list(Xfrm) else str(kind)
     return f"{name} {flags:#x} {seq} {'own' if pid == port else pid} {payload.hex()}"
 

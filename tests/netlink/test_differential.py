@@ -19,8 +19,13 @@ from netlink.compare import attribute as attr
 from netlink.compare import comparable, request
 from netlink.kernel import Kernel, Uxfrm
 from netlink.test_kernel_answers import (
-    ABSENT,
+    ADDRESS_A,
+    ADDRESS_B,
+    ADDRESS_C,
     DUMP,
+    acquire,
+    aevent,
+    migrate,
     policy,
     policy_id,
     selector,
@@ -33,7 +38,11 @@ from netlink.test_kernel_answers import (
 SEQUENCES = int(os.environ.get("UXFRM_SEQUENCES", "150"))
 """How many sequences are tried; 10,000 were once, with none failing."""
 
-ANY_TYPE = [kind for kind in range(0x11, 0x2B) if kind not in (*ABSENT, 0x16, 0x1A)]
+ANY_TYPE = [kind for kind in range(0x11, 0x2B) if kind not in (0x16, 0x1A)]
+PAIRS = tuple(
+    ((old, ADDRESS_B), (new, ADDRESS_B))
+    for old, new in ((ADDRESS_A, ADDRESS_C), (ADDRESS_C, ADDRESS_A), (ADDRESS_A, bytes(16)))
+)
 BODIES = st.one_of(
     st.tuples(st.sampled_from((0x13, 0x19)), st.builds(
         policy, st.builds(selector, st.sampled_from((2, 10)), st.integers(0, 3), st.just(6)),
@@ -53,6 +62,15 @@ BODIES = st.one_of(
     )),
     st.tuples(st.just(0x1B), st.builds(lambda d, hard: policy(direction=d) + bytes([hard]) + bytes(7),
                                        st.integers(0, 2), st.integers(0, 1))),
+    st.tuples(st.just(0x17), st.builds(lambda d, t: acquire(policy(direction=d)) + attr(5, template() * t),
+                                       st.integers(0, 2), st.integers(0, 2))),
+    st.tuples(st.sampled_from((0x1E, 0x1F)), st.builds(
+        lambda spi, flags: aevent(bytes([0, 0, 1, spi]), flags=flags), st.integers(0, 3), st.integers(0, 15)
+    )),
+    st.tuples(st.just(0x21), st.builds(
+        lambda d, a, b, m: policy_id(direction=d) + attr(17, migrate(*PAIRS[a], mode=m) + migrate(*PAIRS[b])),
+        st.integers(0, 2), st.integers(0, 2), st.integers(0, 2), st.integers(0, 2),
+    )),
     st.tuples(st.just(0x1C), st.binary(min_size=1, max_size=1)),
     st.tuples(st.just(0x1D), st.just(b"")),
     st.tuples(st.sampled_from((0x23, 0x24, 0x25, 0x27, 0x28)), st.binary(min_size=4, max_size=4)),
@@ -68,6 +86,9 @@ ATTRIBUTES = st.one_of(
     st.builds(attr, st.integers(0, 45), st.binary(max_size=80)),
     st.binary(max_size=6),
 )  # fmt: skip
+SPOILED = {0x16: (0, 224), 0x17: (96, 264), 0x21: (0, 64)}
+"""Which bytes of a body may be spoiled, where not all: unions are to be at multiples of 16."""
+
 SPOILS = st.lists(st.tuples(st.integers(0, 255), st.integers(0, 255)), max_size=3)
 FLAGS = st.sampled_from((5, 5, 5, 1, 4, 0x301, 0x305, DUMP | 0x400))
 
@@ -79,8 +100,9 @@ def _spoiled(kind: int, body: bytes, spoils: list[tuple[int, int]], cut: int) ->
     IPv4 address, which the kernel gives back and uxfrm does not keep.
     """
     changed = bytearray(body)
+    low, high = SPOILED.get(kind, (0, len(body)))
     for at, value in spoils:
-        if at < len(body) and not (kind == 0x16 and at >= 224) and at % 16 < 4:
+        if low <= at < min(high, len(body)) and at % 16 < 4:
             changed[at] = value
     return bytes(changed[: len(body) - (0 if kind == 0x16 else cut)])
 

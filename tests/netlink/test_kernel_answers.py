@@ -77,11 +77,38 @@ IF_ID = attr(31, struct.pack("=I", 7))
 AUTH = attr(1, algorithm("hmac(sha1)", bytes(20)))
 AEAD = attr(18, algorithm("rfc4106(gcm(aes))", bytes(20), 128))
 
-ABSENT = (0x17, 0x1E, 0x1F, 0x21)  # ACQUIRE, NEWAE, GETAE, MIGRATE: later
+
+def acquire(body: bytes | None = None, sel: bytes | None = None, masks: int = 5) -> bytes:
+    head = struct.pack("=16s4sB3x16s", ADDRESS_A, b"\0\0\x10\1", 50, ADDRESS_B) + (sel or selector())
+    return head + (body or policy()) + struct.pack("=4I", masks, masks + 1, masks + 2, 99)
+
+
+def aevent(spi: bytes = b"\0\0\x10\1", proto: int = 50, flags: int = 0) -> bytes:
+    return usersa_id(spi, proto) + struct.pack("=16sII", ADDRESS_B, flags, 9)
+
+
+ADDRESS_C, ADDRESS_D = bytes([10, 0, 0, 3]) + bytes(12), bytes([10, 0, 0, 4]) + bytes(12)
+
+
+def migrate(
+    old: tuple[bytes, bytes] = (ADDRESS_A, ADDRESS_B),
+    new: tuple[bytes, bytes] = (ADDRESS_C, ADDRESS_D),
+    proto: int = 50,
+    mode: int = 1,
+    reqid: int = 1,
+    families: tuple[int, int] = (2, 2),
+) -> bytes:
+    return b"".join((*old, *new)) + struct.pack("=BBHIHH", proto, mode, 0, reqid, *families)
+
+
+ADDRESS_6 = b"\xfd" + bytes(14) + b"\1"
+SUB = attr(16, b"\1" + bytes(5))
+KMADDRESS = attr(19, ADDRESS_C + ADDRESS_D + struct.pack("=IH2x", 0, 2))
+ENCAP = attr(4, struct.pack("=H2s2s2x16s", 2, b"\x11\x94", b"\x11\x94", bytes(16)))
 
 SEQUENCES: dict[str, list[bytes]] = {
     "types": [request(kind, bytes(300)) for kind in (0x22, 0x20, 0x26, 0x29, 0x2A, 0xFF)]
-    + [request(kind, b"") for kind in range(0x10, 0x2A) if kind not in ABSENT]
+    + [request(kind, b"") for kind in range(0x10, 0x2A)]
     + [request(5, b""), request(0x13, policy(), flags=4), request(0x13, b"", flags=0)],
     "attribute lengths": [
         request(0x10, state() + attr(number, bytes(size)))
@@ -97,7 +124,7 @@ SEQUENCES: dict[str, list[bytes]] = {
         request(kind, bytes(280) + attr(number, data))
         for kind in range(0x10, 0x29)
         for number, data in ((33, b"\1"), (35, bytes(4)))
-        if kind not in (0x1C, 0x1D, 0x24) and kind not in ABSENT
+        if kind not in (0x1C, 0x1D, 0x24)
     ],
     "leftovers": [request(0x12, usersa_id() + b"\1\2\3"), request(0x28, bytes(4) + b"\1"),
                   request(0x13, policy() + attr(99, b"abc") + b"\0\0"), request(0x12, bytes(24), DUMP)],
@@ -147,6 +174,64 @@ SEQUENCES: dict[str, list[bytes]] = {
         request(0x18, state(spi=b"1234") + bytes(8)),
         request(0x11, usersa_id(), pid=9), request(0x11, usersa_id()),
         request(0x1C, b"\x32"), request(0x1C, b"\0"),
+    ],
+    "acquires": [
+        request(0x17, acquire()), request(0x17, acquire() + attr(5, template() + template(51, 0))),
+        request(0x17, acquire() + attr(5, template()) + IF_ID + attr(21, struct.pack("=II", 9, 15))),
+        request(0x17, acquire() + attr(5, template(108, 0) * 3) + attr(35, bytes(4)), pid=5),
+        request(0x17, acquire() + attr(5, template()) + attr(35, b"\xff\xff\xff\xff")),
+        request(0x17, acquire() + attr(5, template(proto=17))),
+        request(0x17, acquire() + attr(5, template() * 7)),
+        request(0x17, acquire(policy(direction=2, index=10)) + attr(5, template()) + SUB),
+        request(0x17, acquire(policy(direction=3)) + attr(5, template())),
+        request(0x17, acquire(policy(selector(10, bits=64)), selector(10)) + attr(5, template())),
+        request(0x17, acquire() + attr(5, template()) + attr(8, struct.pack("=HHBBH", 8, 0, 1, 1, 4))),
+        request(0x17, acquire() + attr(5, template()) + attr(16, b"\7" + bytes(5))),
+        request(0x12, b"", DUMP),
+    ],
+    "aevents": [
+        request(0x16, spi_range(0x1001, 0x1001)),
+        *(request(0x1F, aevent(flags=flags)) for flags in (0, 1, 8, 15, 0xFFFFFFFF)),
+        request(0x1F, aevent(), pid=77), request(0x1F, aevent(spi=b"1234")), request(0x1F, aevent(proto=4)),
+        request(0x16, spi_range(0x1002, 0x1002) + IF_ID + attr(33, b"\1") + attr(35, bytes(4))),
+        request(0x1F, aevent(b"\0\0\x10\2", flags=2)),
+        *(
+            request(0x1E, aevent(spi) + extra, flags)
+            for spi in (b"\0\0\x10\1", b"\0\0\x10\7")
+            for extra in (
+                b"", attr(9, bytes(32)), attr(32, bytes(4)), attr(10, bytes(12)), attr(11, bytes(4)),
+                attr(23, struct.pack("=7I", 4, 0, 0, 0, 0, 1, 0)),
+            )
+            for flags in (5, 0x105)
+        ),
+    ],
+    "migrations": [
+        request(0x13, policy(direction=1) + attr(5, template())),
+        request(0x13, policy(direction=0) + attr(5, template(51, 0, reqid=3) + template())),
+        request(0x13, policy(direction=2)),
+        request(0x21, policy_id() + attr(17, migrate())), request(0x15, b"", DUMP),
+        request(0x21, policy_id() + attr(17, migrate())),
+        request(0x21, policy_id() + attr(17, migrate((ADDRESS_C, ADDRESS_D), (ADDRESS_A, ADDRESS_B)))
+                + KMADDRESS + ENCAP, pid=7),
+        request(0x21, policy_id(direction=0)
+                + attr(17, migrate(reqid=0) + migrate(proto=51, mode=0, reqid=3))),
+        request(0x21, policy_id(direction=2) + attr(17, migrate())), request(0x15, b"", DUMP),
+        request(0x21, policy_id()), request(0x21, policy_id() + attr(17, migrate()[:-1])),
+        request(0x21, policy_id() + attr(17, migrate() * 2)),
+        request(0x21, policy_id() + attr(17, migrate() * 7)),
+        request(0x21, policy_id() + attr(17, migrate(new=(bytes(16), ADDRESS_B)))),
+        request(0x21, policy_id() + attr(17, migrate(new=(bytes(16), ADDRESS_B), families=(2, 3)))),
+        request(0x21, policy_id(direction=3) + attr(17, migrate())),
+        request(0x21, policy_id(selector(dport=5)) + attr(17, migrate())),
+        request(0x21, policy_id(selector(family=10)) + attr(17, migrate())),
+        request(0x21, policy_id(selector(family=7)) + attr(17, migrate())),
+        request(0x21, policy_id() + attr(17, migrate()) + attr(16, b"\1" + bytes(5))),
+        request(0x21, policy_id() + attr(17, migrate()) + attr(16, b"\7" + bytes(5))),
+        request(0x21, policy_id() + attr(17, migrate()) + IF_ID),
+        request(0x16, spi_range(0x1001, 0x1001, mode=1)),
+        request(0x21, policy_id() + attr(17, migrate())), request(0x12, b"", DUMP),
+        request(0x21, policy_id() + attr(17, migrate(families=(2, 10), new=(ADDRESS_6, ADDRESS_6)))),
+        request(0x15, b"", DUMP),
     ],
     "states this kernel lacks": [
         request(kind, body)

@@ -11,6 +11,7 @@ from uxfrm.datapath import esp
 from uxfrm.datapath.batch import Batch, Int64s, count_outcomes
 from uxfrm.datapath.crypto.keyring import Keyring
 from uxfrm.datapath.flowtable import KEY_COLUMNS, FlowTable
+from uxfrm.datapath.resolve import Acquire, nobody_asked
 from uxfrm.model.address import Address
 from uxfrm.model.flow import Flow
 from uxfrm.model.outcome import Counter, Outcome
@@ -27,7 +28,7 @@ class Context:
 
     `attend` is told the notices of a run: int64[n, 2] of rows and limits.NOTICE_*.
     `randbytes` gives IVs; `is_local` tells whether an address is the host's own, None where nobody knows;
-    without it nobody knows of any.
+    without it nobody knows of any. `acquire` asks key managers for a state.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class Context:
         self.flows = FlowTable(int.from_bytes(randbytes(4)))
         self.is_local: Callable[[Address], bool | None] | None = None
         self.source_of: Callable[[Address], Address | None] = lambda _: None
+        self.acquire: Acquire = nobody_asked
         self.path_mtu = 0
         self.random_ivs = 0
         self.encap_ports: Int64s = np.zeros(0, np.int64)

@@ -21,6 +21,14 @@ from uxfrm.tables.states import State, StateTable
 
 SourceOf = Callable[[Address], Address | None]
 
+Acquire = Callable[[Flow, Address, Address, Template, Policy], bool]
+"""Asks for a state that a flow wants, between these endpoints (remote, local); False where nobody listens."""
+
+
+def nobody_asked(flow: Flow, daddr: Address, saddr: Address, template: Template, policy: Policy) -> bool:
+    """There are no key managers."""
+    return False
+
 
 class Resolution(NamedTuple):
     """A decision, and where it is to protect the packet: the states, innermost first."""
@@ -32,9 +40,14 @@ class Resolution(NamedTuple):
 
 
 def resolve(
-    policies: PolicyTable, states: StateTable, flow: Flow, source_of: SourceOf, if_id: int = 0
+    policies: PolicyTable,
+    states: StateTable,
+    flow: Flow,
+    source_of: SourceOf,
+    if_id: int = 0,
+    acquire: Acquire = nobody_asked,
 ) -> Resolution:
-    """Decide over an outgoing flow.
+    """Decide over an outgoing flow; a state that is missing is asked for.
 
     1. policy, sub before main  2. none: the default policy  3. block  4. templates to states
     """
@@ -48,7 +61,7 @@ def resolve(
         return Resolution(Decision(Outcome.OUT_POLICY_BLOCK, policy))
     if not any(p.config.templates for p in found):
         return Resolution(Decision(Outcome.CLEAR_ALLOWED, policy))
-    return _resolve_templates(states, flow, found, source_of)
+    return _resolve_templates(states, flow, found, source_of, acquire)
 
 
 def lookup_output(policies: PolicyTable, flow: Flow, if_id: int) -> list[Policy]:
@@ -65,6 +78,7 @@ def _resolve_templates(
     flow: Flow,
     policies: list[Policy],
     source_of: SourceOf,
+    acquire: Acquire,
 ) -> Resolution:
     """Find a state for each template, innermost first; endpoints follow from tunnel to tunnel.
 
@@ -89,9 +103,13 @@ def _resolve_templates(
                 return Resolution(Decision(Outcome.OUT_STATE_DIR, first), settled=False)
             chosen.append(state)
             daddr, saddr = remote, local
-        elif not template.optional:
-            words = _missing(number, template, remote, local, pending)
-            return Resolution(Decision(Outcome.OUT_NO_STATE, first, words), settled=False)
+            continue
+        taken = not pending and _taken(states, remote, template, policy)
+        pending = pending or (not taken and acquire(flow, remote, local, template, policy))
+        if not template.optional:
+            outcome = Outcome.OUT_POLICY_ERROR if taken else Outcome.OUT_NO_STATE
+            words = _missing(number, template, remote, local, pending, taken)
+            return Resolution(Decision(outcome, first, words), settled=False)
     if len(policies) > 1 and flow.family == AF_INET6:
         chosen.sort(key=lambda state: transform_rank(state.config.mode, state.config.proto))
     if not chosen:
@@ -106,8 +124,21 @@ def _numbered(policies: list[Policy]) -> Iterator[tuple[int, Template, Policy]]:
             yield number, template, policy
 
 
-def _missing(number: int, template: Template, remote: Address, local: Address, pending: bool) -> str:
+def _taken(states: StateTable, remote: Address, template: Template, policy: Policy) -> bool:
+    """True when the template's own SPI belongs to a state that does not fit it."""
+    mark = policy.config.mark
+    other = template.spi and states.find(
+        remote, template.spi, template.proto, template.family, mark.v & mark.m
+    )
+    return bool(other)
+
+
+def _missing(
+    number: int, template: Template, remote: Address, local: Address, pending: bool, taken: bool
+) -> str:
     what = "the state is being negotiated" if pending else "there is none"
+    if taken:
+        what = f"SPI {template.spi:#010x} belongs to a state that does not fit"
     return (
         f"template {number} ({Mode(template.mode).name.lower()} from {show(local)} to {show(remote)}, "
         f"proto {template.proto}, reqid {template.reqid}): {what}"

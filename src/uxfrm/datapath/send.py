@@ -129,7 +129,8 @@ def _decide(context: Context, bundles: Bundles, batch: Batch, i: int) -> None:
         if bundle < 0 or layer.fresh(context.states.rows, bundles.rows, bundle):
             return
     flow_key(batch.data, batch.packets, i, OUTPUT, context.key)
-    found = resolve(context.policies, context.states, flow_of(context.key), context.source_of)
+    flow = flow_of(context.key)
+    found = resolve(context.policies, context.states, flow, context.source_of, acquire=context.acquire)
     outcome, bundle = _outcome(context, bundles, found)
     decision = found.decision
     slot, detail = context.slot(decision.policy), context.detail(decision.detail)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from uxfrm.lifecycle.events import Event, StateExpired
-from uxfrm.lifecycle.timers import Timers, hard_deadline, soft_deadline
+from uxfrm.lifecycle.timers import StateTimers, hard_deadline, soft_deadline
 from uxfrm.model.address import AF_UNSPEC, ANY6, BITS
 from uxfrm.model.dump import LarvalConfig, StateDump, StateId
 from uxfrm.model.error import XfrmError, invalid
@@ -38,11 +38,11 @@ class StateDatabase:
         randbytes: Callable[[int], bytes],
         install: Callable[[State], None],
         uninstall: Callable[[State], None],
-        tell: Callable[[Event], None],
+        tell: Callable[[Event], object],
         installed: Callable[[State], None] = lambda _: None,
     ) -> None:
         self.table = table
-        self.timers = Timers()
+        self.timers = StateTimers()
         self.acq_expires = ACQ_EXPIRES
         self._randbytes = randbytes
         self._install = install
@@ -56,9 +56,9 @@ class StateDatabase:
         """NEWSA (`ip xfrm state add`). EEXIST for an occupied key; ENOSYS where no engine has the cipher."""
         if self._locate(config) is not None:
             raise XfrmError(errno.EEXIST)
-        return self._insert(config, now_s, self._larval_for(config))
+        return self.insert(config, now_s, self._larval_for(config))
 
-    def _insert(self, config: StateConfig, now_s: int, larval: State | None) -> State:
+    def insert(self, config: StateConfig, now_s: int, larval: State | None = None) -> State:
         """Put a checked configuration into force in place of its larval state. Follows: xfrm_state_insert."""
         state = self.table.insert(config, LifeState.VALID, now_s)
         try:
@@ -68,7 +68,7 @@ class StateDatabase:
             raise
         self._installed(state)
         if larval is not None:
-            self._drop(larval)
+            self.drop(larval)
         self._bump_siblings(state)
         self.timers.arm(state)
         return state
@@ -84,7 +84,7 @@ class StateDatabase:
         if isinstance(state.config, LarvalConfig):
             if config.direction and state.config.direction != config.direction:
                 raise XfrmError(errno.ESRCH)
-            return self._insert(config, now_s, state)
+            return self.insert(config, now_s, state)
         if state.config.direction != config.direction:
             raise XfrmError(errno.ESRCH)
         if state.life != LifeState.VALID:
@@ -145,7 +145,7 @@ class StateDatabase:
             for state in self.table.find_by_seq(config.seq):
                 c = state.config
                 same = (c.proto, c.daddr) == (config.proto, config.daddr) and c.mark.covers(_value(config))
-                if same and state.life == LifeState.ACQ:
+                if same and state.life == LifeState.ACQ and _cpu(c) == _cpu(config):
                     return state
         return self._find_larval(config)
 
@@ -153,8 +153,8 @@ class StateDatabase:
         """Follows: __find_acq_core."""
         for state in self.table.candidates(wanted.daddr, wanted.saddr, wanted.reqid, wanted.family):
             c = state.config
-            same = (c.mode, c.proto) == (wanted.mode, wanted.proto) and c.mark.covers(_value(wanted))
-            if same and state.life == LifeState.ACQ and not c.spi:
+            same = (c.mode, c.proto, _cpu(c)) == (wanted.mode, wanted.proto, _cpu(wanted))
+            if same and c.mark.covers(_value(wanted)) and state.life == LifeState.ACQ and not c.spi:
                 return state
         return None
 
@@ -198,7 +198,7 @@ class StateDatabase:
     def delete(self, identity: StateId) -> State:
         """DELSA (`ip xfrm state delete`). ESRCH for none."""
         state = self.get(identity)
-        self._drop(state)
+        self.drop(state)
         return state
 
     def force(self, identity: StateId, hard: bool) -> None:
@@ -212,7 +212,7 @@ class StateDatabase:
         if state.life != LifeState.VALID:
             raise invalid("SA must be in VALID state")
         if hard:
-            self._drop(state)
+            self.drop(state)
         self._tell(StateExpired(state.dump(), hard))
 
     def _named(self, identity: StateId) -> State | None:
@@ -230,10 +230,11 @@ class StateDatabase:
         """FLUSHSA (`ip xfrm state flush`): 0 for all, 255 for AH, ESP and COMP; returns how many went."""
         gone = [state for state in self.table if _of_protocol(state.config.proto, proto)]
         for state in gone:
-            self._drop(state)
+            self.drop(state)
         return len(gone)
 
-    def _drop(self, state: State) -> None:
+    def drop(self, state: State) -> None:
+        """Take a state out of everything, telling nobody. Follows: __xfrm_state_delete."""
         if isinstance(state.config, StateConfig):
             self._uninstall(state)
         self.timers.forget(state)
@@ -263,7 +264,7 @@ class StateDatabase:
         for state in self.table.find_by_seq(wanted.seq):
             c = state.config
             same = c.daddr == wanted.daddr and c.mark.covers(_value(wanted))
-            if same and state.life == LifeState.ACQ:
+            if same and state.life == LifeState.ACQ and _cpu(c) == wanted.pcpu:
                 return state
         return None
 
@@ -297,6 +298,11 @@ class StateDatabase:
                     return spi
         raise XfrmError(errno.ENOENT, "No SPI available in the requested range")
 
+    def insert_larval(self, wanted: LarvalConfig, now_s: int) -> State:
+        """Put in a larval state that packets made, with all its keys. Follows: the end of xfrm_state_find."""
+        config = replace(wanted, hard_add=self.acq_expires)
+        return self._arm(self.table.insert(config, LifeState.ACQ, now_s))
+
     # -- time
 
     def advance(self, now_s: int) -> None:
@@ -319,7 +325,7 @@ class StateDatabase:
         """End a state by a hard limit: it goes, and EXPIRE says so instead of DELSA."""
         state.record["life"] = LifeState.EXPIRED
         dump = state.dump()
-        self._drop(state)
+        self.drop(state)
         self._tell(StateExpired(dump, hard=True))
 
     def soften(self, state: State) -> None:
@@ -330,6 +336,11 @@ class StateDatabase:
 def _value(config: StateConfig | LarvalConfig) -> int:
     """The mark of a request, as it is compared with existing states."""
     return config.mark.v & config.mark.m
+
+
+def _cpu(config: StateConfig | LarvalConfig) -> int | None:
+    """The CPU to which a state is bound, if any."""
+    return config.rare.pcpu if isinstance(config, StateConfig) else config.pcpu
 
 
 def _of_protocol(proto: int, wanted: int) -> bool:

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from uxfrm.model.dump import PolicyDump, StateDump
+from uxfrm.model.aevent import Aevent
+from uxfrm.model.dump import LarvalConfig, PolicyDump, StateDump
+from uxfrm.model.migrate import Migration
+from uxfrm.model.template import Template
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +81,29 @@ class DefaultChanged:
     out: int
 
 
+@dataclass(frozen=True, slots=True)
+class Acquire:
+    """ACQUIRE: a state is wanted, for `template` of `policy`; `wanted.seq` names the question."""
+
+    wanted: LarvalConfig
+    template: Template
+    policy: PolicyDump
+
+
+@dataclass(frozen=True, slots=True)
+class StateMonitored:
+    """NEWAE: a state's running figures, and why they are told."""
+
+    aevent: Aevent
+
+
+@dataclass(frozen=True, slots=True)
+class Migrated:
+    """MIGRATE: a policy and its states have new endpoints; no event for each of them is told."""
+
+    migration: Migration
+
+
 Event = (
     StateAdded
     | StateDeleted
@@ -88,5 +114,9 @@ Event = (
     | PoliciesFlushed
     | PolicyExpired
     | DefaultChanged
+    | Acquire
+    | StateMonitored
+    | Migrated
 )
-Listener = Callable[[Event], None]
+Listener = Callable[[Event], object]
+"""Is told of every event; one that returns False has not heard this one, as far as acquires are concerned."""

@@ -1,19 +1,22 @@
-"""Time limits of states: one heap of deadlines, in wall-clock seconds; idle states cost nothing.
+"""Time limits: a heap of deadlines, in wall-clock seconds; idle states and policies cost nothing.
 
-Follows: xfrm_timer_handler. An entry that became pointless (the state is gone, or has a later deadline) is
-dropped when its time comes.
+Follows: xfrm_timer_handler, xfrm_policy_timer. An entry that became pointless (its owner is gone, or has a
+later deadline) is dropped when its time comes.
 """
 
 from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator
+from typing import Generic, TypeVar
 
 from uxfrm.model.dump import LarvalConfig
 from uxfrm.model.lifetime import UNLIMITED, LifetimeConfig
 from uxfrm.tables.states import State
 
 _SLACK = 1024
+
+Owner = TypeVar("Owner")
 
 
 def time_limits(state: State) -> LifetimeConfig:
@@ -48,37 +51,29 @@ def soft_deadline(state: State) -> int | None:
     return min(ends, default=None)
 
 
-class Timers:
-    """Deadlines of states, soonest first."""
+class Timers(Generic[Owner]):
+    """Deadlines of states or policies, soonest first. An owner has one planned check at a time."""
 
     def __init__(self) -> None:
-        self._heap: list[tuple[int, int, State]] = []
-        self._planned: dict[State, int] = {}
+        self._heap: list[tuple[int, int, Owner]] = []
+        self._planned: dict[Owner, int] = {}
         self._count = 0
-        # The shortest limit since first use that any state ever had, in seconds.
-        self._shortest_use: int | None = None
 
     def __len__(self) -> int:
         return len(self._heap)
 
-    def arm(self, state: State) -> None:
-        """Plan the state's next check, if time limits it at all."""
-        limits = time_limits(state)
-        uses = [limit for limit in (limits.soft_use, limits.hard_use, self._shortest_use) if limit]
-        self._shortest_use = min(uses, default=None)
-        ends = [end for end in (hard_deadline(state), soft_deadline(state)) if end is not None]
-        when = min(ends, default=None)
-        planned = self._planned.get(state)
-        if when is None or (planned is not None and planned <= when):
-            # A check that comes too early finds nothing due and plans the next one.
+    def plan(self, owner: Owner, when: int) -> None:
+        """Check `owner` at second `when`, if no check comes before: one too early plans the next."""
+        planned = self._planned.get(owner)
+        if planned is not None and planned <= when:
             return
-        self._planned[state] = when
+        self._planned[owner] = when
         self._count += 1
-        heapq.heappush(self._heap, (when, self._count, state))
+        heapq.heappush(self._heap, (when, self._count, owner))
 
-    def forget(self, state: State) -> None:
-        """Drop a state that goes; what is left of it in the heap is cleared when it outweighs the rest."""
-        self._planned.pop(state, None)
+    def forget(self, owner: Owner) -> None:
+        """Drop one that goes; what is left of it in the heap is cleared when it outweighs the rest."""
+        self._planned.pop(owner, None)
         if len(self._heap) > 2 * len(self._planned) + _SLACK:
             self._heap = [entry for entry in self._heap if self._planned.get(entry[2]) == entry[0]]
             heapq.heapify(self._heap)
@@ -89,22 +84,38 @@ class Timers:
             heapq.heappop(self._heap)
         return self._heap[0][0] if self._heap else None
 
+    def _pointless(self, when: int, _: int, owner: Owner) -> bool:
+        """True for a check that another replaced, or whose owner is gone."""
+        return self._planned.get(owner) != when
+
+    def due(self, now_s: int) -> Iterator[tuple[int, Owner]]:
+        """Take out those whose time has come, with the second for which their check was planned."""
+        while self._heap and self._heap[0][0] <= now_s:
+            entry = heapq.heappop(self._heap)
+            if not self._pointless(*entry):
+                when, _, owner = entry
+                del self._planned[owner]
+                yield when, owner
+
+
+class StateTimers(Timers[State]):
+    """Deadlines of states."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        # The shortest limit since first use that any state ever had, in seconds.
+        self._shortest_use: int | None = None
+
+    def arm(self, state: State) -> None:
+        """Plan the state's next check, if time limits it at all."""
+        limits = time_limits(state)
+        uses = [limit for limit in (limits.soft_use, limits.hard_use, self._shortest_use) if limit]
+        self._shortest_use = min(uses, default=None)
+        ends = [end for end in (hard_deadline(state), soft_deadline(state)) if end is not None]
+        if ends:
+            self.plan(state, min(ends))
+
     def horizon(self, now_s: int) -> int | None:
         """The first second at which a check may be due, even one that a packet from `now_s` on starts."""
         ends = [self.next_deadline(), None if self._shortest_use is None else now_s + self._shortest_use]
         return min((end for end in ends if end is not None), default=None)
-
-    def _pointless(self, when: int, _: int, state: State) -> bool:
-        """True for a check that another replaced, or whose state is gone."""
-        return state.row < 0 or self._planned.get(state) != when
-
-    def due(self, now_s: int) -> Iterator[tuple[int, State]]:
-        """Take out the states whose time has come, with the second for which their check was planned."""
-        while self._heap and self._heap[0][0] <= now_s:
-            entry = heapq.heappop(self._heap)
-            when, _, state = entry
-            pointless = self._pointless(*entry)
-            if self._planned.get(state) == when:
-                del self._planned[state]
-            if not pointless:
-                yield when, state

@@ -11,11 +11,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from uxfrm.model.address import AF_INET, AF_UNSPEC, ANY4, Address
+from uxfrm.model.aevent import AeventUpdate
 from uxfrm.model.algorithm import Algorithm, Wanted
 from uxfrm.model.dump import LarvalConfig, PolicyId, StateId
 from uxfrm.model.error import invalid
 from uxfrm.model.lifetime import LifetimeConfig, LifetimeCurrent
 from uxfrm.model.mark import NO_MARK, Mark
+from uxfrm.model.migrate import KmAddress, MigrateEntry, Migration
 from uxfrm.model.policy import Direction, Offload, PolicyConfig, PolicyType, SecurityContext
 from uxfrm.model.selector import Selector
 from uxfrm.model.state import PLAIN, Encap, Rare, ReplayEsn, ReplayLegacy, StateConfig
@@ -221,6 +223,24 @@ def larval(info: Any, attributes: Attributes) -> LarvalConfig:
     )  # fmt: skip
 
 
+def wide_id(x: Any, attributes: Attributes) -> StateId:
+    """NEWAE, GETAE: struct xfrm_usersa_id, looked up by SPI whatever its protocol."""
+    found = mark(attributes)
+    return StateId(address(x.daddr, x.family), x.spi, x.proto, x.family, found.v & found.m)
+
+
+def aevent(attributes: Attributes) -> AeventUpdate:
+    """NEWAE: what is to be set."""
+    return AeventUpdate(
+        replay_legacy(attributes),
+        replay_esn(attributes),
+        lifetime_current(attributes),
+        _optional(attributes, Attr.REPLAY_THRESH),
+        _optional(attributes, Attr.ETIMER_THRESH),
+        _optional(attributes, Attr.MTIMER_THRESH),
+    )
+
+
 # -- policies
 
 
@@ -284,6 +304,48 @@ def policy_id(sel: Any, index: int, direction: int, attributes: Attributes) -> P
     return PolicyId(
         direction, selector(sel), index, found, mark(attributes), u32(attributes, Attr.IF_ID), context
     )
+
+
+def wanted(x: Any, attributes: Attributes) -> LarvalConfig:
+    """ACQUIRE: source address and selector of the states that are asked for, and their CPU."""
+    return LarvalConfig(
+        address(x.id.daddr, x.sel.family), address(x.saddr, x.sel.family), x.id.proto,
+        pcpu=_optional(attributes, Attr.SA_PCPU), selector=selector(x.sel),
+    )  # fmt: skip
+
+
+def _entries(data: bytes) -> tuple[MigrateEntry, ...]:
+    """MIGRATE; more than six of them are only counted, for the model to refuse."""
+    found = []
+    for number in range(min(len(data) // L.USER_MIGRATE.size, MAX_DEPTH + 1)):
+        x = L.USER_MIGRATE.unpack(data, number * L.USER_MIGRATE.size)
+        entry = MigrateEntry(
+            address(x.old_daddr, x.old_family), address(x.old_saddr, x.old_family),
+            address(x.new_daddr, x.new_family), address(x.new_saddr, x.new_family),
+            x.proto, x.mode, x.reqid, x.old_family, x.new_family,
+        )  # fmt: skip
+        found.append(entry)
+    return tuple(found)
+
+
+def _kmaddress(attributes: Attributes) -> KmAddress | None:
+    data = attributes.get(Attr.KMADDRESS)
+    if data is None:
+        return None
+    x = L.USER_KMADDRESS.unpack(data)
+    return KmAddress(address(x.local, x.family), address(x.remote, x.family), x.reserved, x.family)
+
+
+def migration(x: Any, attributes: Attributes) -> Migration:
+    """MIGRATE: struct xfrm_userpolicy_id, of which the index does not count."""
+    data = attributes.get(Attr.MIGRATE)
+    if data is None:
+        raise invalid("Missing required MIGRATE attribute")
+    kind = policy_type(attributes)
+    return Migration(
+        selector(x.sel), x.dir, _entries(data), kind, u32(attributes, Attr.IF_ID),
+        encapsulation(attributes, AF_UNSPEC), _kmaddress(attributes),
+    )  # fmt: skip
 
 
 def check_kinds(attributes: Attributes, both: bool, cpu: bool) -> None:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import struct
 
 from uxfrm.model.address import AF_INET, AF_INET6, Address
+from uxfrm.model.aevent import AE_ETHR, AE_RTHR, Aevent
 from uxfrm.model.algorithm import Algorithm
 from uxfrm.model.dump import LarvalConfig, PolicyDump, StateDump
 from uxfrm.model.lifetime import UNLIMITED, LifetimeConfig, LifetimeCurrent
 from uxfrm.model.mark import Mark
+from uxfrm.model.migrate import KmAddress, MigrateEntry
 from uxfrm.model.policy import PolicyConfig, SecurityContext
 from uxfrm.model.selector import ANYTHING, Selector
-from uxfrm.model.state import ReplayEsn, ReplayLegacy, StateConfig
+from uxfrm.model.state import Encap, ReplayEsn, ReplayLegacy, StateConfig
 from uxfrm.model.template import Template
 from uxfrm.netlink import layouts as L
 from uxfrm.netlink.constants import Attr
@@ -120,10 +122,10 @@ def _set_mark(x: Mark) -> bytes:
     return u32(Attr.SET_MARK, x.v) + u32(Attr.SET_MARK_MASK, x.m)
 
 
-def _encapsulation(x: StateConfig) -> bytes:
-    if x.encap is None:
+def encapsulation(e: Encap | None) -> bytes:
+    """ENCAP, where there is one."""
+    if e is None:
         return b""
-    e = x.encap
     return attribute(Attr.ENCAP, L.ENCAP_TMPL.pack(type=e.type, sport=e.sport, dport=e.dport, oa=e.oa))
 
 
@@ -164,7 +166,7 @@ def _state_attributes(dump: StateDump, x: StateConfig) -> bytes:
         found += attribute(Attr.COADDR, x.rare.coaddr.ljust(16, b"\0"))
     if dump.lastused:
         found += attribute(Attr.LASTUSED, _U64.pack(dump.lastused))
-    found += _algorithms(x) + _encapsulation(x)
+    found += _algorithms(x) + encapsulation(x.encap)
     if x.tfcpad:
         found += u32(Attr.TFCPAD, x.tfcpad)
     found += mark(x.mark) + _set_mark(x.set_mark) + replay(dump.replay) + _offload(x)
@@ -208,6 +210,19 @@ def usersa_id(dump: StateDump) -> bytes:
     return L.USERSA_ID.pack(daddr=x.daddr, spi=x.spi, family=x.family, proto=x.proto)
 
 
+def aevent(x: Aevent) -> bytes:
+    """The payload of NEWAE. Follows: build_aevent."""
+    c = x.state.config
+    named = {"daddr": c.daddr, "spi": c.spi, "family": c.family, "proto": c.proto}
+    body = L.AEVENT_ID.pack(sa_id=named, saddr=c.saddr, flags=x.flags, reqid=c.reqid)
+    body += replay(x.state.replay) + attribute(Attr.LTIME_VAL, lifetime_current(x.state.current))
+    if x.flags & AE_RTHR:
+        body += u32(Attr.REPLAY_THRESH, x.maxdiff)
+    if x.flags & AE_ETHR:
+        body += u32(Attr.ETIMER_THRESH, x.maxage)
+    return body + scope(x.state)
+
+
 # -- policies
 
 
@@ -224,11 +239,12 @@ def templates(x: PolicyConfig) -> bytes:
     return attribute(Attr.TMPL, b"".join(map(_template, x.templates))) if x.templates else b""
 
 
-def userpolicy_info(x: PolicyConfig, current: LifetimeCurrent) -> bytes:
+def userpolicy_info(x: PolicyConfig, current: LifetimeCurrent, direction: int | None = None) -> bytes:
     """struct xfrm_userpolicy_info; `share` is never told. Follows: copy_to_user_policy."""
+    shown = x.direction if direction is None else direction
     return L.USERPOLICY_INFO.pack(
         sel=selector(x.selector), lft=lifetime_config(x.lifetime), curlft=lifetime_current(current),
-        priority=x.priority, index=x.index, dir=x.direction, action=x.action, flags=x.flags,
+        priority=x.priority, index=x.index, dir=shown, action=x.action, flags=x.flags,
     )  # fmt: skip
 
 
@@ -250,3 +266,16 @@ def policy_scope(x: PolicyConfig) -> bytes:
 def policy(dump: PolicyDump) -> bytes:
     """The payload of NEWPOLICY and UPDPOLICY."""
     return userpolicy_info(dump.config, dump.current) + policy_attributes(dump.config)
+
+
+# -- migration
+
+
+def migrate_entry(x: MigrateEntry) -> bytes:
+    """One MIGRATE attribute."""
+    return attribute(Attr.MIGRATE, L.USER_MIGRATE.pack(**x._asdict()))
+
+
+def kmaddress(x: KmAddress | None) -> bytes:
+    """KMADDRESS, where there is one."""
+    return b"" if x is None else attribute(Attr.KMADDRESS, L.USER_KMADDRESS.pack(**x._asdict()))

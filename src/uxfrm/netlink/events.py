@@ -1,6 +1,7 @@
 """What the namespace tells, as multicast messages: type, group, payload.
 
-Follows: xfrm_send_state_notify, xfrm_send_policy_notify, xfrm_exp_state_notify.
+Follows: xfrm_send_state_notify, xfrm_send_policy_notify, xfrm_exp_state_notify, xfrm_send_acquire,
+xfrm_aevent_state_notify, xfrm_send_migrate.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from uxfrm.lifecycle import events as E
+from uxfrm.model.policy import Direction
+from uxfrm.model.selector import ANYTHING
 from uxfrm.netlink import encode
 from uxfrm.netlink import layouts as L
 from uxfrm.netlink.constants import Attr, Group, Xfrm
@@ -74,6 +77,30 @@ def _default_changed(event: E.DefaultChanged) -> Notification:
     return Notification(Xfrm.GETDEFAULT, Group.POLICY, body, seq=False, pid=False)
 
 
+def _acquire(event: E.Acquire) -> Notification:
+    x, t, policy = event.wanted, event.template, event.policy
+    body = L.USER_ACQUIRE.pack(
+        id={"daddr": x.daddr, "spi": x.spi, "proto": x.proto}, saddr=x.saddr,
+        sel=encode.selector(x.selector or ANYTHING),
+        policy=encode.userpolicy_info(policy.config, policy.current, Direction.OUT),
+        aalgos=t.aalgos, ealgos=t.ealgos, calgos=t.calgos, seq=x.seq,
+    )  # fmt: skip
+    body += encode.policy_attributes(policy.config) + encode.bound(x.pcpu, 0)
+    return Notification(Xfrm.ACQUIRE, Group.ACQUIRE, body, seq=False, pid=False)
+
+
+def _state_monitored(event: E.StateMonitored) -> Notification:
+    return Notification(Xfrm.NEWAE, Group.AEVENTS, encode.aevent(event.aevent))
+
+
+def _migrated(event: E.Migrated) -> Notification:
+    x = event.migration
+    body = L.USERPOLICY_ID.pack(sel=encode.selector(x.selector), dir=x.direction)
+    body += encode.kmaddress(x.kmaddress) + encode.encapsulation(x.encap) + encode.policy_type(x.type)
+    body += b"".join(map(encode.migrate_entry, x.entries))
+    return Notification(Xfrm.MIGRATE, Group.MIGRATE, body, seq=False, pid=False)
+
+
 _MAKERS: Mapping[type, Callable[[Any], Notification]] = {
     E.StateAdded: _state_added,
     E.StateDeleted: _state_deleted,
@@ -84,6 +111,9 @@ _MAKERS: Mapping[type, Callable[[Any], Notification]] = {
     E.PoliciesFlushed: _policies_flushed,
     E.PolicyExpired: _policy_expired,
     E.DefaultChanged: _default_changed,
+    E.Acquire: _acquire,
+    E.StateMonitored: _state_monitored,
+    E.Migrated: _migrated,
 }
 
 

@@ -22,7 +22,7 @@ from uxfrm.namespace import Namespace
 from uxfrm.netlink import decode, encode
 from uxfrm.netlink import layouts as L
 from uxfrm.netlink.constants import Attr, SadAttr, SpdAttr, Xfrm
-from uxfrm.netlink.wire import Message, attribute
+from uxfrm.netlink.wire import NLM_F_REPLACE, Message, attribute
 from uxfrm.tables.policies import Thresholds
 
 _U32 = struct.Struct("=I")
@@ -47,12 +47,16 @@ class Call(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Handler:
-    """`body` is the least length of the fixed part; `directed` allows SA_DIR and SA_PCPU."""
+    """`body` is the least length of the fixed part; `directed` allows SA_DIR and SA_PCPU.
+
+    `echoes`: replies carry the port id that the request's header claims, not the requester's.
+    """
 
     body: int
     act: Callable[[Call], Iterable[Reply]]
     dump: Callable[[Call], Dump] | None = None
     directed: bool = False
+    echoes: bool = False
 
 
 # -- states
@@ -143,6 +147,33 @@ def _expire(call: Call) -> Iterable[Reply]:
     return ()
 
 
+def _newae(call: Call) -> Iterable[Reply]:
+    x = L.AEVENT_ID.unpack(call.body)
+    wanted = decode.aevent(call.attributes)
+    if wanted.empty:
+        raise invalid("Missing required attribute for AE")
+    if not call.request.flags & NLM_F_REPLACE:
+        raise invalid("NLM_F_REPLACE flag is required")
+    call.namespace.update_aevent(decode.wide_id(x.sa_id, call.attributes), wanted)
+    return ()
+
+
+def _getae(call: Call) -> Iterable[Reply]:
+    x = L.AEVENT_ID.unpack(call.body)
+    found = call.namespace.get_aevent(decode.wide_id(x.sa_id, call.attributes), x.flags)
+    return [(Xfrm.NEWAE, encode.aevent(found))]
+
+
+def _acquire(call: Call) -> Iterable[Reply]:
+    x = L.USER_ACQUIRE.unpack(call.body)
+    wanted = decode.wanted(x, call.attributes)
+    if wanted.pcpu is not None and wanted.pcpu >= call.cpus:
+        raise invalid("pCPU number too big")
+    policy = decode.policy(x.policy, call.attributes)
+    call.namespace.acquire(wanted, policy, (x.aalgos, x.ealgos, x.calgos))
+    return ()
+
+
 def _getsadinfo(call: Call) -> Iterable[Reply]:
     count = call.namespace.sad_info()
     buckets = (
@@ -197,6 +228,11 @@ def _polexpire(call: Call) -> Iterable[Reply]:
     return ()
 
 
+def _migrate(call: Call) -> Iterable[Reply]:
+    call.namespace.migrate(decode.migration(L.USERPOLICY_ID.unpack(call.body), call.attributes))
+    return ()
+
+
 def _thresholds(data: bytes | None, bits: int, family: str) -> Thresholds | None:
     if data is None:
         return None
@@ -244,6 +280,9 @@ HANDLERS: Mapping[int, Handler] = {
     Xfrm.FLUSHSA: Handler(L.USERSA_FLUSH.size, _flushsa),
     Xfrm.ALLOCSPI: Handler(L.USERSPI_INFO.size, _allocspi, directed=True),
     Xfrm.EXPIRE: Handler(L.USER_EXPIRE.size, _expire),
+    Xfrm.NEWAE: Handler(L.AEVENT_ID.size, _newae),
+    Xfrm.GETAE: Handler(L.AEVENT_ID.size, _getae, echoes=True),
+    Xfrm.ACQUIRE: Handler(L.USER_ACQUIRE.size, _acquire),
     Xfrm.GETSADINFO: Handler(4, _getsadinfo),
     Xfrm.NEWPOLICY: Handler(L.USERPOLICY_INFO.size, _newpolicy),
     Xfrm.UPDPOLICY: Handler(L.USERPOLICY_INFO.size, _updpolicy),
@@ -251,6 +290,7 @@ HANDLERS: Mapping[int, Handler] = {
     Xfrm.GETPOLICY: Handler(L.USERPOLICY_ID.size, _getpolicy, _getpolicy_dump),
     Xfrm.FLUSHPOLICY: Handler(0, _flushpolicy),
     Xfrm.POLEXPIRE: Handler(L.USER_POLEXPIRE.size, _polexpire),
+    Xfrm.MIGRATE: Handler(L.USERPOLICY_ID.size, _migrate),
     Xfrm.NEWSPDINFO: Handler(4, _newspdinfo),
     Xfrm.GETSPDINFO: Handler(4, _getspdinfo),
     Xfrm.SETDEFAULT: Handler(L.USERPOLICY_DEFAULT.size, _setdefault),

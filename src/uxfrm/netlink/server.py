@@ -210,9 +210,10 @@ class Server:
     def _answer(self, port: Port, request: Message, handler: Handler, parsed: Parsed) -> None:
         call = Call(self.namespace, request, parsed.attributes, self.cpus)
         self._origin = (request.seq, request.pid)
+        pid = request.pid if handler.echoes else port.id
         try:
             for kind, payload in handler.act(call):
-                port.put(Message(kind, 0, request.seq, port.id, payload).pack())
+                port.put(Message(kind, 0, request.seq, pid, payload).pack())
         finally:
             self._origin = (0, 0)
 
@@ -223,20 +224,21 @@ class Server:
             raise XfrmError(errno.EBUSY)
         assert handler.dump is not None
         parsed = Parsed({}, leftover=False)
-        if request.type == Xfrm.GETSA:
-            parsed = parse(request.payload, 0, XFRM_RULES, max(Attr), HEADER.size)
-        report = _report(parsed) if port.extended else NOTHING
         try:
+            if request.type == Xfrm.GETSA:
+                parsed = parse(request.payload, 0, XFRM_RULES, max(Attr), HEADER.size)
             kind, payloads = handler.dump(Call(self.namespace, request, parsed.attributes, self.cpus))
-        except XfrmError as error:
-            port.put(done(request.seq, port.id, error.number, report))
+        except (XfrmError, Refused) as error:
+            report = error.report if isinstance(error, Refused) else _report(parsed)
+            port.put(done(request.seq, port.id, error.number, report if port.extended else NOTHING))
         else:
+            report = _report(parsed) if port.extended else NOTHING
             port.start(_datagrams(port.id, request.seq, kind, payloads, report))
 
     # -- events
 
-    def _publish(self, event: Event) -> None:
-        """Tell everybody who joined the event's group, the requester too."""
+    def _publish(self, event: Event) -> bool:
+        """Tell everybody who joined the event's group, the requester too; False for nobody."""
         found = notification(event)
         bit = 1 << (found.group - 1)
         listeners = [port for port in self.ports.values() if port.groups & bit]
@@ -245,6 +247,7 @@ class Server:
             datagram = Message(found.type, 0, seq, pid, found.payload).pack()
             for port in listeners:
                 port.tell(datagram)
+        return bool(listeners)
 
 
 def _report(parsed: Parsed | None) -> Report:

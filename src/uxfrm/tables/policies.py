@@ -214,7 +214,7 @@ class PolicyTable:
 
     def migrate(self, policy: Policy, templates: tuple[Template, ...]) -> None:
         """Give a live policy other templates; index and age stay. Follows: xfrm_policy_migrate."""
-        policy.config = replace(policy.config, templates=templates)
+        policy.config = policy.config.changed(templates)
         policy.genid += 1
         self.generation += 1
 

@@ -26,6 +26,11 @@ SPI_PROTOCOLS = (PROTO_ESP, PROTO_AH, PROTO_COMP)
 
 _START = 64
 
+_CARRIED = (
+    "bytes", "packets", "add_time", "use_time", "lastused", "oseq", "oseq_hi", "seq", "seq_hi", "bitmap",
+    "window", "iv_salt_hi", "iv_salt_lo", "ip_id",
+)  # fmt: skip
+
 
 class State:
     """A live state: its frozen configuration and its row.
@@ -253,13 +258,30 @@ class StateTable:
             x["oseq"], x["seq"], x["bitmap"] = config.replay
             return
         x["replay"] = r.REPLAY_ESN if config.esn else r.REPLAY_BITMAP
-        x["window"] = esn.replay_window
         x["esn"] = config.esn
+        x["words_at"] = self._take_words(esn.words)
+        self.set_replay(x, esn)
+
+    def set_replay(self, x: Any, esn: ReplayEsn) -> None:
+        """Write window, counters and bitmap, of the size that the row has room for."""
+        x["window"] = esn.replay_window
         x["oseq"], x["seq"], x["oseq_hi"], x["seq_hi"] = esn.oseq, esn.seq, esn.oseq_hi, esn.seq_hi
-        at = self._take_words(esn.words)
-        x["words_at"] = at
+        at = int(x["words_at"])
         self.words[at : at + esn.words] = 0
         self.words[at : at + len(esn.bitmap)] = esn.bitmap
+
+    def carry_over(self, old: State, new: State) -> None:
+        """Give a state the counters, sequence numbers, window and IV salt of the one whose place it takes.
+
+        With one salt and ever higher sequence numbers no IV comes twice under their common key.
+        """
+        x, y = old.record, new.record
+        for name in _CARRIED:
+            y[name] = x[name]
+        esn = old.config.replay_esn if isinstance(old.config, StateConfig) else None
+        if esn is not None:
+            at, to = int(x["words_at"]), int(y["words_at"])
+            self.words[to : to + esn.words] = self.words[at : at + esn.words]
 
     def _take_words(self, count: int) -> int:
         free = self._free_words.get(count)
@@ -294,12 +316,18 @@ class StateTable:
         self, daddr: Address, saddr: Address, proto: int, family: int, mark: int = 0
     ) -> State | None:
         """The newest state between two addresses. Follows: __xfrm_state_lookup_byaddr."""
+        for state in self.between(daddr, saddr, family):
+            if state.config.proto == proto and state.config.mark.covers(mark):
+                return state
+        return None
+
+    def between(self, daddr: Address, saddr: Address, family: int) -> Iterator[State]:
+        """States between two addresses, newest first. Follows: xfrm_src_hash's chains."""
         for row in self._by_source.find(self._address_hash(daddr, saddr, family)):
             state = self.at(row)
             c = state.config
-            if (c.proto, c.family, c.daddr, c.saddr) == (proto, family, daddr, saddr) and c.mark.covers(mark):
-                return state
-        return None
+            if (c.family, c.daddr, c.saddr) == (family, daddr, saddr):
+                yield state
 
     def candidates(self, daddr: Address, saddr: Address, reqid: int, family: int) -> Iterator[State]:
         """States of one destination bucket, newest first. Follows: xfrm_dst_hash's chains."""

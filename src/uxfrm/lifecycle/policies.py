@@ -1,0 +1,110 @@
+"""The SPD: what requests and time do to policies.
+
+Follows: xfrm_policy_insert, xfrm_policy_timer, xfrm_policy_flush. Only limits of seconds act; those of bytes
+and packets are kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from uxfrm.lifecycle.events import Event, PolicyExpired
+from uxfrm.lifecycle.timers import Timers
+from uxfrm.model.dump import PolicyDump, PolicyId
+from uxfrm.model.policy import PolicyConfig
+from uxfrm.tables.policies import Policy, PolicyTable
+
+KM_TIMEOUT = 30
+"""Seconds after which a soft limit that has passed is told again (XFRM_KM_TIMEOUT)."""
+
+
+class PolicyDatabase:
+    """Live policies with their timers. `sync_used` brings the times of their last use up to date."""
+
+    def __init__(
+        self, table: PolicyTable, sync_used: Callable[[], None], tell: Callable[[Event], object]
+    ) -> None:
+        self.table = table
+        self.timers: Timers[Policy] = Timers()
+        self._sync_used = sync_used
+        self._tell = tell
+
+    def add(self, config: PolicyConfig, now_s: int) -> Policy:
+        """NEWPOLICY: EEXIST."""
+        return self._arm(self.table.add(config, now_s))
+
+    def update(self, config: PolicyConfig, now_s: int) -> Policy:
+        """UPDPOLICY: add or replace."""
+        policy, old = self.table.update(config, now_s)
+        if old is not None:
+            self.timers.forget(old)
+        return self._arm(policy)
+
+    def restore(self, dump: PolicyDump, now_s: int) -> Policy:
+        """Bring back a policy from a dump, with its index and times. EEXIST."""
+        policy = self.table.add(dump.config, now_s)
+        policy.add_time = dump.current.add_time or now_s
+        policy.use_time = dump.current.use_time
+        return self._arm(policy)
+
+    def delete(self, identity: PolicyId) -> Policy:
+        """DELPOLICY: ENOENT."""
+        self._sync_used()
+        policy = self.table.delete(identity)
+        self.timers.forget(policy)
+        return policy
+
+    def flush(self, kind: int) -> int:
+        """FLUSHPOLICY: how many went."""
+        gone = self.table.flush(kind)
+        for policy in gone:
+            self.timers.forget(policy)
+        return len(gone)
+
+    def force(self, identity: PolicyId, hard: bool) -> None:
+        """POLEXPIRE as a request: ENOENT; a hard one deletes. Follows: xfrm_add_pol_expire."""
+        self._sync_used()
+        self._expire(self.table.get(identity), hard)
+
+    def _expire(self, policy: Policy, hard: bool) -> None:
+        if hard:
+            self.table.remove(policy)
+            self.timers.forget(policy)
+        self._tell(PolicyExpired(policy.dump, hard))
+
+    # -- time
+
+    def advance(self, now_s: int) -> None:
+        """Let time limits act up to `now_s`, soonest first."""
+        for when, policy in self.timers.due(now_s):
+            self._sync_used()
+            self._check_time(policy, when)
+
+    def _check_time(self, policy: Policy, now_s: int) -> None:
+        """Follows: xfrm_policy_timer: 1. hard limits  2. soft limits  3. plan the next check."""
+        limits = policy.config.lifetime
+        hard = _ends(policy, limits.hard_add, limits.hard_use)
+        if any(end <= now_s for end in hard):
+            self._expire(policy, hard=True)
+            return
+        if any(end <= now_s for end in _ends(policy, limits.soft_add, limits.soft_use)):
+            self._expire(policy, hard=False)
+        self._arm(policy, now_s)
+
+    def _arm(self, policy: Policy, now_s: int = 0) -> Policy:
+        """Plan the next check; a soft limit that has passed by `now_s` is told again after a while."""
+        limits = policy.config.lifetime
+        ends = _ends(policy, limits.hard_add, limits.hard_use)
+        for end in _ends(policy, limits.soft_add, limits.soft_use):
+            ends.append(end if end > now_s else now_s + KM_TIMEOUT)
+        if ends:
+            self.timers.plan(policy, min(ends))
+        return policy
+
+
+def _ends(policy: Policy, add: int, use: int) -> list[int]:
+    """When limits since addition and since the last use will have passed; unused counts as just added."""
+    ends = [policy.add_time + add] if add else []
+    if use:
+        ends.append((policy.use_time or policy.add_time) + use)
+    return ends
