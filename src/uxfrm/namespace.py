@@ -113,7 +113,8 @@ class Namespace:
     def add_state(self, config: StateConfig) -> State:
         """`ip xfrm state add`: XfrmError EEXIST, ENOSYS."""
         state = self._sad.add(config, self.now_s)
-        self._tell_added(state, update=False)
+        if self._listeners:
+            self._tell(StateAdded(state.dump(), False))
         return state
 
     def restore_state(self, dump: StateDump) -> State:
@@ -121,9 +122,13 @@ class Namespace:
         return self._sad.restore(dump, self.now_s)
 
     def update_state(self, config: StateConfig) -> State:
-        """`ip xfrm state update`: XfrmError ESRCH, EINVAL, ENOSYS."""
+        """`ip xfrm state update`: XfrmError ESRCH, EINVAL, ENOSYS.
+
+        As in Linux the event tells the request, not what came of it where the state was there.
+        """
         state = self._sad.update(config, self.now_s)
-        self._tell_added(state, update=True)
+        if self._listeners:
+            self._tell(StateAdded(StateDump.requested(config, self.now_s), True))
         return state
 
     def delete_state(self, identity: StateId) -> State:
@@ -265,10 +270,6 @@ class Namespace:
     def listen(self, listener: Listener) -> None:
         """Have `listener` told of every event; without listeners events are not kept."""
         self._listeners.append(listener)
-
-    def _tell_added(self, state: State, update: bool) -> None:
-        if self._listeners:
-            self._tell(StateAdded(state.dump(), update))
 
     def _tell(self, event: Event) -> bool:
         """Tell every listener; True when any heard it."""

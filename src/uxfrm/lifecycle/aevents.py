@@ -64,7 +64,7 @@ def update(sad: StateDatabase, identity: StateId, wanted: AeventUpdate) -> State
 
 def _check_geometry(old: ReplayEsn, new: ReplayEsn) -> None:
     """Follows: xfrm_replay_verify_len."""
-    if new.cut:
+    if len(new.bitmap) < new.words:
         raise invalid("ESN attribute is too short")
     if new.words != old.words:
         raise invalid("New ESN size doesn't match the existing SA's ESN size")

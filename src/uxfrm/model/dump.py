@@ -35,6 +35,12 @@ class StateDump:
     lastused: int = 0
     life: LifeState = LifeState.VALID
 
+    @classmethod
+    def requested(cls, config: StateConfig, now_s: int) -> StateDump:
+        """A state as it was asked for, before anything happened to it."""
+        current = config.rare.current or LifetimeCurrent(add_time=now_s)
+        return cls(config, current, config.replay_esn or config.replay)
+
 
 @dataclass(frozen=True, slots=True)
 class LarvalConfig:
