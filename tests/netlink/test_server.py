@@ -131,6 +131,16 @@ def test_a_port_that_does_not_read_its_replies_is_full() -> None:
     assert port.queued < 2 * ROOM
 
 
+def test_replies_to_one_long_datagram_are_lost_beyond_the_room() -> None:
+    made, port = server()
+    port.groups = 1 << 3
+    made.receive(port, request(0x25, bytes(4)) * 50_000)
+    assert port.queued < ROOM + DATAGRAM_MAX
+    assert {m.type for d in taken(port) for m in messages(d)} == {2, 0x24}
+    made.receive(port, request(0x13, policy(), flags=1))
+    assert [m.type for d in taken(port) for m in messages(d)] == [4, 0x13]
+
+
 def test_port_ids_are_unique() -> None:
     made, port = server()
     other = made.open(101, capable=True)

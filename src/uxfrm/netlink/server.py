@@ -81,7 +81,10 @@ class Port:
         return self.queued > self.room
 
     def put(self, datagram: bytes) -> None:
-        """Queue a reply."""
+        """Queue a reply, or lose it where the port is full. Follows: netlink_attachskb."""
+        if self.full:
+            self._lost = True
+            return
         self._waiting.append(datagram)
         self.queued += len(datagram)
 

@@ -19,6 +19,9 @@ from uxfrm.model.lifetime import INF
 # A limit that is never reached; the UAPI's INF (2^64-1) does not fit int64.
 NEVER = 2**63 - 1
 
+# The most that a request may say was counted already: far from where adding to it would wrap.
+COUNTED_MAX = 2**62
+
 REPLAY_OFF, REPLAY_LEGACY, REPLAY_BITMAP, REPLAY_ESN = 0, 1, 2, 3
 
 # What the data path can do with a state; anything but TRANSFORM_ESP is answered with an outcome.
@@ -112,3 +115,8 @@ def limit(value: int) -> int:
 def unlimit(value: int) -> int:
     """The inverse of `limit`."""
     return INF if value == NEVER else value
+
+
+def counted(value: int) -> int:
+    """A counter or a time of a request, 64 bits without sign, as a row keeps it."""
+    return min(value, COUNTED_MAX)

@@ -236,7 +236,7 @@ class StateTable:
         self.set_limits(x, config)
         current = config.rare.current
         if current is not None:
-            x["bytes"], x["packets"], x["add_time"], x["use_time"] = current
+            x["bytes"], x["packets"], x["add_time"], x["use_time"] = map(r.counted, current)
 
     @staticmethod
     def set_limits(x: Any, config: StateConfig) -> None:
