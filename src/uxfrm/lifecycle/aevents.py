@@ -55,8 +55,7 @@ def update(sad: StateDatabase, identity: StateId, wanted: AeventUpdate) -> State
         _check_geometry(config.replay_esn, wanted.replay_esn)
     _set_replay(state, config, wanted)
     if wanted.current is not None:
-        x = state.record
-        x["bytes"], x["packets"], x["add_time"], x["use_time"] = wanted.current
+        state.table.set_current(state.record, wanted.current)
     _set_thresholds(state, wanted)
     sad.timers.arm(state)
     return state

@@ -234,9 +234,13 @@ class StateTable:
 
     def _fill_limits(self, x: Any, config: StateConfig) -> None:
         self.set_limits(x, config)
-        current = config.rare.current
-        if current is not None:
-            x["bytes"], x["packets"], x["add_time"], x["use_time"] = map(r.counted, current)
+        if config.rare.current is not None:
+            self.set_current(x, config.rare.current)
+
+    @staticmethod
+    def set_current(x: Any, current: LifetimeCurrent) -> None:
+        """Write counters and times into a row."""
+        x["bytes"], x["packets"], x["add_time"], x["use_time"] = map(r.counted, current)
 
     @staticmethod
     def set_limits(x: Any, config: StateConfig) -> None:
