@@ -34,13 +34,29 @@ def _drain(opened: socket.socket) -> list[str]:
     return found
 
 
+_PACKET = {"udp": (socket.SOCK_DGRAM, 0), "icmp": (socket.SOCK_RAW, 1), "ospf": (socket.SOCK_RAW, 89)}
+
+
+def _send(kind: str, source: str, sport: str, target: str, dport: str) -> None:
+    """Send a packet; what the network says of it does not matter. ICMP's ports are its type and code."""
+    family = socket.AF_INET6 if ":" in target else socket.AF_INET
+    with socket.socket(family, *_PACKET[kind]) as opened, contextlib.suppress(OSError):
+        opened.bind((source, int(sport) if kind == "udp" else 0))
+        body = bytes([int(sport), int(dport)]) + bytes(6) if kind == "icmp" else b"hello"
+        opened.sendto(body, (target, int(dport) if kind == "udp" else 0))
+
+
 def serve() -> None:
-    """Answer lines of hex: a request, or a name of an option of the requesting socket."""
+    """Answer lines: a request in hex, an option of the requesting socket, a packet, a shell command."""
     requests, events = _open(0), _open(EVERY_GROUP)
     print(requests.getsockname()[0], flush=True)
     for line in sys.stdin:
         if line.startswith("cap"):
             requests.setsockopt(SOL_NETLINK, CAP_ACK, 1)
+        elif line.startswith("send "):
+            _send(*line.split()[1:])
+        elif line.startswith("sh "):
+            subprocess.run(line.removeprefix("sh "), shell=True, check=True)
         else:
             requests.send(bytes.fromhex(line))
         print(json.dumps([_drain(requests), _drain(events)]), flush=True)
@@ -50,6 +66,7 @@ if __name__ == "__main__":
     serve()
     sys.exit()
 
+from uxfrm.datapath.batch import Batch  # noqa: E402
 from uxfrm.namespace import Namespace  # noqa: E402
 from uxfrm.netlink.server import Port, Server  # noqa: E402
 
@@ -90,6 +107,15 @@ class Kernel:
     def cap_ack(self) -> None:
         self._call("cap")
 
+    def shell(self, command: str) -> None:
+        """Have it run in the namespace."""
+        self._call(f"sh {command}")
+
+    def send(self, *packet: str) -> Answer:
+        """Send a packet there; what that made the kernel tell."""
+        replies, events = self._call(f"send {' '.join(packet)}")
+        return Answer([bytes.fromhex(x) for x in replies], [bytes.fromhex(x) for x in events])
+
 
 class Uxfrm:
     """uxfrm with a requesting and a listening port."""
@@ -108,6 +134,18 @@ class Uxfrm:
 
     def cap_ack(self) -> None:
         self.requests.capped = True
+
+    def output(self, packet: bytes, ifindex: int) -> Answer:
+        """Give it a packet to send; what that made it tell."""
+        batch = Batch.pack([packet], self.namespace.now_s)
+        batch.packets["ifindex"] = ifindex
+        self.namespace.output(batch)
+        return Answer(_take(self.requests), _take(self.events))
+
+    def advance(self, seconds: int) -> Answer:
+        """Let time pass; what that made it tell."""
+        self.namespace.advance(self.namespace.now_s + seconds)
+        return Answer(_take(self.requests), _take(self.events))
 
 
 def _take(port: Port) -> list[bytes]:
