@@ -47,8 +47,9 @@ from uxfrm.model.migrate import Migration
 from uxfrm.model.policy import PolicyConfig, PolicyType
 from uxfrm.model.state import StateConfig
 from uxfrm.model.template import Template
+from uxfrm.model.unchecked import changed
 from uxfrm.tables.policies import Policy, PolicyTable, SpdInfo, Thresholds
-from uxfrm.tables.states import State, StateTable
+from uxfrm.tables.states import SadInfo, State, StateTable
 
 
 class Namespace:
@@ -181,7 +182,7 @@ class Namespace:
         for number, template in enumerate(templates):
             template = templates[number] = replace(template, aalgos=aalgos, ealgos=ealgos, calgos=calgos)
             asked = replace(wanted, daddr=template.daddr, spi=template.spi, proto=template.proto)
-            told = PolicyDump(policy.changed(templates=tuple(templates)), LifetimeCurrent())
+            told = PolicyDump(changed(policy, templates=tuple(templates)), LifetimeCurrent())
             self._acquires.query(asked, template, told)
 
     def dump_states(self) -> Iterator[StateDump]:
@@ -257,9 +258,9 @@ class Namespace:
         """`ip xfrm policy count`."""
         return self.policies.info()
 
-    def sad_info(self) -> int:
-        """`ip xfrm state count`: how many states there are, larval ones included."""
-        return len(self.states)
+    def sad_info(self) -> SadInfo:
+        """`ip xfrm state count`."""
+        return self.states.info()
 
     # -- counters and events
 

@@ -13,7 +13,6 @@ from uxfrm.iproute2.requests import Command
 from uxfrm.model.dump import PolicyId, StateDump, StateId
 from uxfrm.model.error import XfrmError
 from uxfrm.namespace import Namespace
-from uxfrm.tables.policies import HASH_MAX
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +66,9 @@ def _state_deleteall(c: requests.StateDeleteAll, ns: Namespace) -> None:
 
 
 def _state_count(c: requests.StateCount, run: _Run) -> str:
-    count = len(run.ns.states)
-    # Linux doubles its table when states meet in a bucket of a full one; taken to be at once
-    buckets = max(8, 1 << count.bit_length())
-    detail = f" (buckets count {buckets} Max {HASH_MAX})" if run.statistics else ""
-    return f"\t SAD count {count}{detail}\n"
+    info = run.ns.sad_info()
+    detail = f" (buckets count {info.sadhcnt} Max {info.sadhmcnt})" if run.statistics else ""
+    return f"\t SAD count {info.sadcnt}{detail}\n"
 
 
 def _policy_get(c: requests.PolicyGet, run: _Run) -> str:
@@ -96,17 +93,14 @@ def _policy_deleteall(c: requests.PolicyDeleteAll, ns: Namespace) -> None:
 
 
 def _policy_count(c: requests.PolicyCount, run: _Run) -> str:
-    info = run.ns.policies.info()
+    info = run.ns.spd_info()
     text = f"\t SPD IN  {info.incnt} OUT {info.outcnt} FWD {info.fwdcnt}"
     if run.statistics:
         text += f" (Sock: IN {info.inscnt} OUT {info.outscnt} FWD {info.fwdscnt})"
     text += "\n"
     if run.statistics > 1:
         text += f"\t SPD buckets: count {info.spdhcnt} Max {info.spdhmcnt}\n"
-        for family, (local, remote) in (
-            ("IPv4", run.ns.policies.thresholds4),
-            ("IPv6", run.ns.policies.thresholds6),
-        ):
+        for family, (local, remote) in zip(("IPv4", "IPv6"), run.ns.get_thresholds(), strict=True):
             text += f"\t SPD {family} thresholds: local {local} remote {remote}\n"
     return text
 

@@ -13,6 +13,7 @@ from uxfrm.model.aevent import Aevent, AeventUpdate
 from uxfrm.model.dump import StateId
 from uxfrm.model.error import XfrmError, invalid
 from uxfrm.model.state import LifeState, ReplayEsn, StateConfig
+from uxfrm.model.unchecked import changed
 from uxfrm.tables.states import State
 
 REPLAY_MAXDIFF, REPLAY_MAXAGE = 2, 10
@@ -81,7 +82,7 @@ def _set_replay(state: State, config: StateConfig, wanted: AeventUpdate) -> None
     if esn is not None:
         state.table.set_replay(x, esn)
         geometry = replace(config.replay_esn, replay_window=esn.replay_window)
-        state.config = config.changed(replay_esn=geometry)
+        state.config = changed(config, replay_esn=geometry)
 
 
 def _set_thresholds(state: State, wanted: AeventUpdate) -> None:
@@ -95,4 +96,4 @@ def _set_thresholds(state: State, wanted: AeventUpdate) -> None:
     if wanted.mtimer_thresh is not None:
         rare = replace(rare, mtimer_thresh=wanted.mtimer_thresh)
     if rare is not config.rare:
-        state.config = config.changed(rare=rare)
+        state.config = changed(config, rare=rare)

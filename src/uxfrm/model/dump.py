@@ -41,6 +41,11 @@ class StateDump:
         current = config.rare.current or LifetimeCurrent(add_time=now_s)
         return cls(config, current, config.replay_esn or config.replay)
 
+    @classmethod
+    def larval(cls, config: LarvalConfig) -> StateDump:
+        """A larval state as it is named, not as it is."""
+        return cls(config, LifetimeCurrent(), ReplayLegacy(), life=LifeState.ACQ)
+
 
 @dataclass(frozen=True, slots=True)
 class LarvalConfig:

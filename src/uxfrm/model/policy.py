@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from copy import copy
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -95,12 +94,6 @@ class PolicyConfig:
     @property
     def family(self) -> int:
         return self.selector.family
-
-    def changed(self, templates: tuple[Template, ...]) -> PolicyConfig:
-        """A copy with other templates; nothing is checked again."""
-        found = copy(self)
-        object.__setattr__(found, "templates", templates)
-        return found
 
     def __post_init__(self) -> None:
         if not 0 <= self.share <= 3:

@@ -7,7 +7,6 @@ table (tables/states.py).
 from __future__ import annotations
 
 import errno
-from copy import copy
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import NamedTuple
@@ -156,13 +155,6 @@ class StateConfig:
     def esn(self) -> bool:
         """True with 64-bit sequence numbers."""
         return bool(self.flags & ESN)
-
-    def changed(self, **fields: object) -> StateConfig:
-        """A copy with what may change while the state lives; nothing is checked again."""
-        found = copy(self)
-        for name, value in fields.items():
-            object.__setattr__(found, name, value)
-        return found
 
     def __post_init__(self) -> None:
         for check in _VERIFY:

@@ -167,38 +167,43 @@ def _rare(attributes: Attributes, family: int) -> Rare:
 
 def state(info: Any, attributes: Attributes) -> StateConfig:
     """NEWSA, UPDSA: a checked configuration. Raises XfrmError."""
+    return StateConfig(**state_fields(info, attributes))
+
+
+def state_fields(info: Any, attributes: Attributes) -> dict[str, Any]:
+    """The fields of a StateConfig, of which nothing has been checked."""
     family = info.family
     set_mark = NO_MARK
     if Attr.SET_MARK in attributes:
         set_mark = Mark(u32(attributes, Attr.SET_MARK), u32(attributes, Attr.SET_MARK_MASK, _ALL_BITS))
-    return StateConfig(
-        daddr=address(info.id.daddr, family),
-        saddr=address(info.saddr, family),
-        proto=info.id.proto,
-        spi=info.id.spi,
-        family=family,
-        mode=info.mode,
-        reqid=info.reqid,
-        seq=info.seq,
-        selector=selector(info.sel, family),
-        aead=_wanted(L.ALGO_AEAD, attributes, Attr.ALG_AEAD),
-        auth=_wanted(L.ALGO_AUTH, attributes, Attr.ALG_AUTH_TRUNC) or _plain(attributes, Attr.ALG_AUTH),
-        crypt=_plain(attributes, Attr.ALG_CRYPT),
-        comp=_plain(attributes, Attr.ALG_COMP),
-        replay_window=info.replay_window,
-        replay=replay_legacy(attributes) or ReplayLegacy(),
-        replay_esn=replay_esn(attributes),
-        flags=info.flags,
-        extra_flags=u32(attributes, Attr.SA_EXTRA_FLAGS),
-        encap=encapsulation(attributes, family),
-        tfcpad=u32(attributes, Attr.TFCPAD),
-        mark=mark(attributes),
-        set_mark=set_mark,
-        if_id=u32(attributes, Attr.IF_ID),
-        direction=u8(attributes, Attr.SA_DIR),
-        lifetime=LifetimeConfig(*info.lft),
-        rare=_rare(attributes, family),
-    )
+    return {
+        "daddr": address(info.id.daddr, family),
+        "saddr": address(info.saddr, family),
+        "proto": info.id.proto,
+        "spi": info.id.spi,
+        "family": family,
+        "mode": info.mode,
+        "reqid": info.reqid,
+        "seq": info.seq,
+        "selector": selector(info.sel, family),
+        "aead": _wanted(L.ALGO_AEAD, attributes, Attr.ALG_AEAD),
+        "auth": _wanted(L.ALGO_AUTH, attributes, Attr.ALG_AUTH_TRUNC) or _plain(attributes, Attr.ALG_AUTH),
+        "crypt": _plain(attributes, Attr.ALG_CRYPT),
+        "comp": _plain(attributes, Attr.ALG_COMP),
+        "replay_window": info.replay_window,
+        "replay": replay_legacy(attributes) or ReplayLegacy(),
+        "replay_esn": replay_esn(attributes),
+        "flags": info.flags,
+        "extra_flags": u32(attributes, Attr.SA_EXTRA_FLAGS),
+        "encap": encapsulation(attributes, family),
+        "tfcpad": u32(attributes, Attr.TFCPAD),
+        "mark": mark(attributes),
+        "set_mark": set_mark,
+        "if_id": u32(attributes, Attr.IF_ID),
+        "direction": u8(attributes, Attr.SA_DIR),
+        "lifetime": LifetimeConfig(*info.lft),
+        "rare": _rare(attributes, family),
+    }
 
 
 def state_id(x: Any, attributes: Attributes) -> StateId:
@@ -274,23 +279,28 @@ def policy_type(attributes: Attributes) -> int:
 
 def policy(info: Any, attributes: Attributes) -> PolicyConfig:
     """NEWPOLICY, UPDPOLICY: a checked configuration. Raises XfrmError."""
+    return PolicyConfig(**policy_fields(info, attributes))
+
+
+def policy_fields(info: Any, attributes: Attributes) -> dict[str, Any]:
+    """The fields of a PolicyConfig, of which nothing has been checked."""
     data = attributes.get(Attr.POLICY_TYPE)
-    return PolicyConfig(
-        direction=info.dir,
-        selector=selector(info.sel),
-        templates=templates(attributes, info.sel.family),
-        action=info.action,
-        priority=info.priority,
-        index=info.index,
-        flags=info.flags,
-        share=info.share,
-        type=PolicyType.MAIN if data is None else data[0],
-        lifetime=LifetimeConfig(*info.lft),
-        mark=mark(attributes),
-        if_id=u32(attributes, Attr.IF_ID),
-        context=security_context(attributes),
-        offload=offload(attributes),
-    )
+    return {
+        "direction": info.dir,
+        "selector": selector(info.sel),
+        "templates": templates(attributes, info.sel.family),
+        "action": info.action,
+        "priority": info.priority,
+        "index": info.index,
+        "flags": info.flags,
+        "share": info.share,
+        "type": PolicyType.MAIN if data is None else data[0],
+        "lifetime": LifetimeConfig(*info.lft),
+        "mark": mark(attributes),
+        "if_id": u32(attributes, Attr.IF_ID),
+        "context": security_context(attributes),
+        "offload": offload(attributes),
+    }
 
 
 def policy_id(sel: Any, index: int, direction: int, attributes: Attributes) -> PolicyId:

@@ -239,12 +239,15 @@ def templates(x: PolicyConfig) -> bytes:
     return attribute(Attr.TMPL, b"".join(map(_template, x.templates))) if x.templates else b""
 
 
-def userpolicy_info(x: PolicyConfig, current: LifetimeCurrent, direction: int | None = None) -> bytes:
-    """struct xfrm_userpolicy_info; `share` is never told. Follows: copy_to_user_policy."""
+def userpolicy_info(
+    x: PolicyConfig, current: LifetimeCurrent, direction: int | None = None, share: int = 0
+) -> bytes:
+    """struct xfrm_userpolicy_info; a policy's own share is never told. Follows: copy_to_user_policy."""
     shown = x.direction if direction is None else direction
     return L.USERPOLICY_INFO.pack(
         sel=selector(x.selector), lft=lifetime_config(x.lifetime), curlft=lifetime_current(current),
         priority=x.priority, index=x.index, dir=shown, action=x.action, flags=x.flags,
+        share=share,
     )  # fmt: skip
 
 

@@ -26,7 +26,6 @@ from uxfrm.netlink.wire import NLM_F_REPLACE, Message, attribute
 from uxfrm.tables.policies import Thresholds
 
 _U32 = struct.Struct("=I")
-_SAD_HASH_MIN, _SAD_HASH_MAX = 8, 1 << 20
 
 Reply = tuple[int, bytes]
 Dump = tuple[int, Iterator[bytes]]
@@ -175,12 +174,9 @@ def _acquire(call: Call) -> Iterable[Reply]:
 
 
 def _getsadinfo(call: Call) -> Iterable[Reply]:
-    count = call.namespace.sad_info()
-    buckets = (
-        max(_SAD_HASH_MIN, min(1 << (count - 1).bit_length(), _SAD_HASH_MAX)) if count else _SAD_HASH_MIN
-    )
-    hashes = L.SAD_HINFO.pack(sadhcnt=buckets, sadhmcnt=_SAD_HASH_MAX)
-    attributes = attribute(SadAttr.CNT, _U32.pack(count)) + attribute(SadAttr.HINFO, hashes)
+    info = call.namespace.sad_info()
+    hashes = L.SAD_HINFO.pack(sadhcnt=info.sadhcnt, sadhmcnt=info.sadhmcnt)
+    attributes = attribute(SadAttr.CNT, _U32.pack(info.sadcnt)) + attribute(SadAttr.HINFO, hashes)
     return [(Xfrm.NEWSADINFO, call.body[:4] + attributes)]
 
 

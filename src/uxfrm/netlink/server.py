@@ -28,6 +28,7 @@ from uxfrm.netlink.wire import (
     NLM_F_DUMP,
     NLM_F_MULTI,
     NLM_F_REQUEST,
+    NLMSG_DONE,
     NLMSG_MIN_TYPE,
     NLMSG_OVERRUN,
     NOTHING,
@@ -105,11 +106,11 @@ class Port:
 
     def _more(self) -> None:
         assert self._dump is not None
-        datagram = next(self._dump, None)
-        if datagram is None:
+        datagram = next(self._dump)
+        if HEADER.unpack_from(datagram)[1] == NLMSG_DONE:
+            # a new dump may begin as soon as the end of this one waits to be read
             self._dump = None
-        else:
-            self.put(datagram)
+        self.put(datagram)
 
     @property
     def pending(self) -> bool:

@@ -24,6 +24,7 @@ from uxfrm.model.mark import Mark
 from uxfrm.model.policy import DefaultAction, Direction, PolicyConfig, PolicyType, SecurityContext
 from uxfrm.model.selector import Selector
 from uxfrm.model.template import Template
+from uxfrm.model.unchecked import changed
 from uxfrm.tables.classifier import NO_RANK, Classifier, Rule, pack
 
 HASH_MAX = 1 << 20
@@ -214,7 +215,7 @@ class PolicyTable:
 
     def migrate(self, policy: Policy, templates: tuple[Template, ...]) -> None:
         """Give a live policy other templates; index and age stay. Follows: xfrm_policy_migrate."""
-        policy.config = policy.config.changed(templates)
+        policy.config = changed(policy.config, templates=templates)
         policy.genid += 1
         self.generation += 1
 

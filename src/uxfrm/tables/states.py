@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -26,10 +26,20 @@ SPI_PROTOCOLS = (PROTO_ESP, PROTO_AH, PROTO_COMP)
 
 _START = 64
 
+_FIRST_BUCKETS, BUCKETS_MAX = 8, 1 << 20
+
 _CARRIED = (
     "bytes", "packets", "add_time", "use_time", "lastused", "oseq", "oseq_hi", "seq", "seq_hi", "bitmap",
     "window", "iv_salt_hi", "iv_salt_lo", "ip_id",
 )  # fmt: skip
+
+
+class SadInfo(NamedTuple):
+    """The figures of GETSADINFO: states, larval ones included, and buckets of the kernel's tables."""
+
+    sadcnt: int
+    sadhcnt: int
+    sadhmcnt: int
 
 
 class State:
@@ -118,6 +128,7 @@ class StateTable:
         self._serial = 0
         self.count = 0
         self.generation = 0
+        self._buckets = _FIRST_BUCKETS
 
     def __len__(self) -> int:
         return self.count
@@ -164,7 +175,20 @@ class StateTable:
             self._by_seq.setdefault(config.seq, []).insert(0, state)
         self.count += 1
         self.generation += 1
+        self._grow_buckets()
         return state
+
+    def _grow_buckets(self) -> None:
+        """Keep count of the buckets that the kernel would have now; they never shrink.
+
+        It doubles them a little later, and only when states meet in one. Follows: xfrm_hash_grow_check.
+        """
+        if self.count >= self._buckets < BUCKETS_MAX:
+            self._buckets *= 2
+
+    def info(self) -> SadInfo:
+        """The figures of GETSADINFO. Follows: xfrm_sad_getinfo."""
+        return SadInfo(self.count, self._buckets, BUCKETS_MAX)
 
     def assign_spi(self, state: State, config: LarvalConfig) -> None:
         """Give a larval state without an SPI its SPI, and the direction asked for. Its age stays."""
