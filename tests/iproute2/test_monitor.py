@@ -13,7 +13,22 @@ from datetime import UTC
 
 import pytest
 
+from uxfrm.iproute2.monitor import show_event
 from uxfrm.iproute2.output import show_policy, show_state
+from uxfrm.lifecycle.events import (
+    Acquire,
+    DefaultChanged,
+    PoliciesFlushed,
+    PolicyAdded,
+    PolicyDeleted,
+    PolicyExpired,
+    StateAdded,
+    StateDeleted,
+    StateExpired,
+    StateMonitored,
+    StatesFlushed,
+)
+from uxfrm.model.aevent import Aevent
 from uxfrm.model.algorithm import Algorithm
 from uxfrm.model.dump import LarvalConfig, PolicyDump, StateDump, StateStats
 from uxfrm.model.error import XfrmError
@@ -23,6 +38,9 @@ from uxfrm.model.policy import Offload, PolicyConfig, SecurityContext
 from uxfrm.model.selector import Selector
 from uxfrm.model.state import Encap, LifeState, Rare, ReplayEsn, ReplayLegacy, StateConfig
 from uxfrm.model.template import Template
+from uxfrm.netlink import replies
+from uxfrm.netlink.events import notification
+from uxfrm.netlink.wire import Message
 
 RUN = """
 import json, socket, struct, subprocess, sys, tempfile, time
@@ -312,3 +330,74 @@ def test_whatever_a_kernel_may_say_is_printed_as_by_ip(option):
         show = show_state if isinstance(dump, StateDump) else show_policy
         ours = show(dump, bool(option), zone=UTC, name_of=lambda i: "lo" if i == 1 else f"if{i}")
         assert ours.rstrip("\n") == text.rstrip("\n")
+
+
+def acquired(maker):
+    """An acquire as ACQUIRE carries it, and as an event."""
+    policy = maker.policy()
+    proto, spi, seq = maker.any(50, 51, 108, 43), maker.number(32), maker.number(32)
+    selector = policy.config.selector
+    wanted = LarvalConfig(bytes(len(selector.daddr)), selector.saddr, proto, spi, selector.family, seq=seq,
+                          selector=selector)  # fmt: skip
+    masks = {name: maker.number(32) for name in ("aalgos", "ealgos", "calgos")}
+    template = Template(proto=proto, **masks)
+    return Acquire(wanted, template, policy)
+
+
+def expired(maker):
+    dump = maker.any(maker.state, maker.larval, maker.policy)()
+    kind = PolicyExpired if isinstance(dump, PolicyDump) else StateExpired
+    return kind(dump, maker.any(True, False))
+
+
+def monitored(maker):
+    return StateMonitored(Aevent(maker.state(), maker.number(7), 2, 10))
+
+
+FIXED = [
+    StatesFlushed(0), StatesFlushed(255), StatesFlushed(50), PoliciesFlushed(0), PoliciesFlushed(1),
+    DefaultChanged(1, 2, 0),
+]  # fmt: skip
+
+
+def events(seed, count):
+    maker, found = Maker(seed), list(FIXED)
+    while len(found) < count:
+        try:
+            state, policy = maker.any(maker.state, maker.larval)(), maker.policy()
+            usual = [StateAdded(state, True), StateDeleted(state), PolicyAdded(policy, True)]
+            odd = [PolicyDeleted(policy, maker.any(True, False)), expired(maker), monitored(maker)]
+            found.append(maker.any(*usual, *odd, acquired(maker)))
+        except XfrmError:
+            continue
+    return found
+
+
+def lo(index):
+    return "lo" if index == 1 else f"if{index}"
+
+
+@pytest.mark.linux
+@pytest.mark.parametrize("option", ["-s", ""])
+def test_events_are_printed_as_by_ip(option):
+    """Encoded by the server's half, printed by `ip`; decoded by the client's half, printed by uxfrm."""
+    told = [notification(event) for event in events(11, 300)]
+    sent = [(int(x.type), int(x.group), x.payload.hex()) for x in told]
+    run = subprocess.run(
+        ["unshare", "--map-root-user", "--net", sys.executable, "-c", RUN, *option.split()],
+        input=json.dumps(sent),
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+        env={"TZ": "UTC", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
+    )
+    ours = []
+    for kind, _, payload in sent:
+        event = replies.event(Message(kind, 0, 0, 0, bytes.fromhex(payload)))
+        ours.append(show_event(event, bool(option), zone=UTC, name_of=lo))
+    text = run.stdout
+    for number, words in enumerate(ours):
+        assert text[: len(words)] == words, (number, sent[number])
+        text = text[len(words) :]
+    assert not text

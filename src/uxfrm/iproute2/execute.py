@@ -106,8 +106,13 @@ def _policy_count(c: requests.PolicyCount, run: _Run) -> str:
 
 
 def _policy_getdefault(c: requests.PolicyGetDefault, run: _Run) -> str:
-    in_, fwd, out = (names.name(names.DEFAULT, action) for action in run.ns.get_default())
-    return f"Default policies:\n in:  {in_}\n fwd: {fwd}\n out: {out}\n"
+    return show_default(*run.ns.get_default())
+
+
+def show_default(in_: int, fwd: int, out: int) -> str:
+    """The default policies as `ip xfrm policy getdefault` prints them."""
+    names_of = (names.name(names.DEFAULT_SHOWN, action) for action in (in_, fwd, out))
+    return "Default policies:\n in:  {}\n fwd: {}\n out: {}\n".format(*names_of)
 
 
 _ACTIONS: Mapping[type, Callable[[Any, _Run], str]] = {

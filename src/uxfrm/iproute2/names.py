@@ -35,6 +35,7 @@ LEVEL: Table = {0: "required", 1: "use"}
 POLICY_FLAG: Table = {1: "localok", 2: "icmp"}
 SHARE: Table = {0: "any", 1: "session", 2: "user", 3: "unique"}
 DEFAULT: Table = {1: "block", 2: "accept"}
+DEFAULT_SHOWN: Table = {0: "unspec", **DEFAULT}
 
 GRE = PROTO_GRE
 PORTED = frozenset({6, 17, 33, 132})

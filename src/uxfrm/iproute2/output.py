@@ -31,12 +31,14 @@ def unnamed(ifindex: int) -> str:
 
 
 class Style(NamedTuple):
-    """How much is shown: -s, nokeys, the time zone of dates (None: this machine's), interface names."""
+    """How much is shown: -s, nokeys, the time zone of dates (None: this machine's), interface names, and
+    replay windows (which EXPIRE does not tell)."""
 
     statistics: bool = True
     nokeys: bool = False
     zone: tzinfo | None = None
     name_of: NameOf = unnamed
+    windows: bool = True
 
 
 def show_state(
@@ -45,9 +47,10 @@ def show_state(
     nokeys: bool = False,
     zone: tzinfo | None = None,
     name_of: NameOf = unnamed,
+    windows: bool = True,
 ) -> str:
     """One state as `ip xfrm state` prints it; `statistics` is -s."""
-    style = Style(statistics, nokeys, zone, name_of)
+    style = Style(statistics, nokeys, zone, name_of, windows)
     return "".join(line + "\n" for line in _state_lines(dump, style))
 
 
@@ -57,6 +60,19 @@ def show_policy(
     """One policy as `ip xfrm policy` prints it; `statistics` is -s."""
     style = Style(statistics, False, zone, name_of)
     return "".join(line + "\n" for line in _policy_lines(dump, style))
+
+
+def show_selector(selector: Selector, style: Style) -> str:
+    """A selector on one line."""
+    return _selector(selector, style)
+
+
+def show_spi(proto: int, spi: int, style: Style) -> str:
+    """`proto esp spi 0x...`; without -s an SPI of 0 is left out."""
+    name = names.name(names.XFRM_PROTO, proto)
+    if style.statistics:
+        return f"proto {name} spi 0x{spi:08x}({spi})"
+    return f"proto {name} spi 0x{spi:08x}" if spi else f"proto {name}"
 
 
 # -- states
@@ -75,7 +91,8 @@ def _state_lines(dump: StateDump, style: Style) -> Iterator[str]:
         yield from _coaddr(full)
     if dump.lastused:
         yield f"\tlastused {_date(dump.lastused, style)}"
-    yield from _replay(dump.replay)
+    if style.windows:
+        yield from _replay(dump.replay)
     yield from _offload(full.rare.offload if full else None, style)
     yield from _trailing_attributes(x)
     if x.selector not in (None, ANYTHING):
