@@ -8,6 +8,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from uxfrm.daemon.access import Rights
 from uxfrm.daemon.ports import Hub
 from uxfrm.intercept.engine import Peer
 from uxfrm.model.error import XfrmError
@@ -34,12 +35,12 @@ def _refusal(number: int) -> OSError:
 class ControlledEngine:
     """An Engine (see intercept.engine) for one control connection.
 
-    `trusted`: its clients may change tables without CAP_NET_ADMIN, as the connection's owner may.
+    What its clients may do without CAP_NET_ADMIN, and whether its word on who has it counts, `rights` says.
     """
 
-    def __init__(self, hub: Hub, trusted: bool) -> None:
+    def __init__(self, hub: Hub, rights: Rights) -> None:
         self._hub = hub
-        self._trusted = trusted
+        self._rights = rights
         self._own: set[Port] = set()
 
     def _port(self, id: int) -> Port:
@@ -57,7 +58,10 @@ class ControlledEngine:
         if len(self._own) >= PORTS_MAX:
             raise _refusal(errno.ENFILE)
         with _as_oserror():
-            self._own.add(self._hub.open(server, port, self._trusted or peer.net_admin))
+            self._own.add(self._hub.open(server, port, self._capable(peer)))
+
+    def _capable(self, peer: Peer) -> bool:
+        return self._rights is Rights.TRUSTED or (self._rights is Rights.BELIEVED and peer.net_admin)
 
     def bind(self, port: int, groups: int) -> None:
         """As Engine.bind."""
