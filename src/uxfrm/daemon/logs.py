@@ -27,6 +27,7 @@ def configure(form: str, level: str) -> None:
     """Write events of `level` and above to standard error, in one of FORMATS."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Lines(_json if form == "json" else _journal if _to_journal() else _text))
+    logging.raiseExceptions = False  # a line that cannot be written is lost, not quoted
     _log.handlers = [handler]
     _log.propagate = False
     _log.setLevel(level.upper())
@@ -77,7 +78,7 @@ class _Lines(logging.Formatter):
 
 def _json(record: logging.LogRecord, fields: dict[str, Any]) -> str:
     line = {"time": round(record.created, 3), "level": record.levelname.lower(), "event": record.getMessage()}
-    return msgspec.json.encode(line | fields).decode()
+    return msgspec.json.encode(line | fields, enc_hook=str).decode()
 
 
 def _text(record: logging.LogRecord, fields: dict[str, Any]) -> str:

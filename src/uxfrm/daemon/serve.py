@@ -17,7 +17,7 @@ from pathlib import Path
 
 from uxfrm.daemon import logs, notify
 from uxfrm.daemon.access import OWN_ALONE, Access, Rights, Visitor
-from uxfrm.daemon.control import ControlledEngine
+from uxfrm.daemon.control import PORTS_MAX, PORTS_OF_OTHERS, ControlledEngine
 from uxfrm.daemon.ports import Hub
 from uxfrm.daemon.saved import SavedPolicies
 from uxfrm.intercept.remote import serve_control
@@ -48,8 +48,12 @@ class Service:
         self.ended = asyncio.Event()
 
     def control(self, connection: socket.socket, rights: Rights, uid: int = 0, last: bool = False) -> int:
-        """Serve a control connection of a user; with `last`, its end is the service's. Its number."""
-        engine = ControlledEngine(self.hub, rights)
+        """Serve a control connection of a user; with `last`, its end is the service's. Its number.
+
+        Other users may have few ports, and none beyond their connection: they can't use up all there are.
+        """
+        other = uid not in (0, os.geteuid())
+        engine = ControlledEngine(self.hub, rights, PORTS_OF_OTHERS if other else PORTS_MAX)
         connection.setblocking(False)
         self._count += 1
         number, self._connections[connection] = self._count, uid
@@ -64,6 +68,8 @@ class Service:
                 self._loop.remove_reader(connection)
                 del self._connections[connection]
                 connection.close()
+                if other:
+                    engine.close()
                 logs.info("disconnected", connection=number)
                 if last:
                     self.ended.set()
