@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import grp
 import sys
 from pathlib import Path
 
 import click
 
 from uxfrm.cli.run import SOCKET
+from uxfrm.daemon import logs
+from uxfrm.daemon.access import Access, Need
+from uxfrm.daemon.serve import Options
 from uxfrm.daemon.serve import daemon as serve
+
+
+def _group(_: click.Context, __: click.Parameter, name: str | None) -> int:
+    """The number of a group's name; -1 for none."""
+    if name is None:
+        return -1
+    try:
+        return grp.getgrnam(name).gr_gid
+    except KeyError:
+        raise click.BadParameter(f"there is no group {name}") from None
 
 
 @click.command()
@@ -22,18 +36,44 @@ from uxfrm.daemon.serve import daemon as serve
     metavar="PATH",
     help="Where supervisors connect.",
 )
+@click.option("--group", callback=_group, metavar="NAME", help="Let this group's users connect (0660).")
+@click.option("--anybody", is_flag=True, help="Let all users connect (0666).")
 @click.option(
-    "--anybody",
-    is_flag=True,
-    help="Let other users' programs connect; what the kernel wants CAP_NET_ADMIN for, they need it for.",
+    "--need-capability",
+    "need",
+    type=click.Choice([need.value for need in Need]),
+    default=Need.OTHERS.value,
+    show_default=True,
+    help="Whose programs need CAP_NET_ADMIN for what the kernel wants it for; others are all users but the "
+    "daemon's own and root.",
 )
-def daemon(path: Path, anybody: bool) -> None:
+@click.option(
+    "--state-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Keep policies, defaults and thresholds there, and restore them at start. States are never kept.",
+)
+@click.option("--log-format", type=click.Choice(logs.FORMATS), default="text", show_default=True)
+@click.option("--log-level", type=click.Choice(logs.LEVELS), default="info", show_default=True)
+def daemon(
+    path: Path,
+    group: int,
+    anybody: bool,
+    need: str,
+    state_dir: Path | None,
+    log_format: str,
+    log_level: str,
+) -> None:
     """Keep XFRM tables in memory and serve them to `uxfrm run`, until SIGTERM or SIGINT.
 
-    The socket is the owner's alone (0600; 0666 with --anybody). Nothing is written to disk.
+    The socket is the owner's alone (0600) unless --group or --anybody says otherwise. Nothing is written to
+    disk without --state-dir, and nothing secret with it. Logs go to standard error, without keys.
     """
+    logs.configure(log_format, log_level)
+    mode = 0o666 if anybody else 0o660 if group >= 0 else 0o600
+    access = Access(others=anybody or group >= 0, need=Need(need))
     try:
-        asyncio.run(serve(path, 0o666 if anybody else 0o600, anybody))
+        asyncio.run(serve(Options(path, mode, group, access, state_dir)))
     except OSError as error:
-        click.echo(f"uxfrm: {path}: {error.strerror}", err=True)
+        click.echo(f"uxfrm: {error.filename or path}: {error.strerror}", err=True)
         sys.exit(1)

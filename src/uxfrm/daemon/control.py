@@ -8,6 +8,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from uxfrm.daemon.access import Rights
 from uxfrm.daemon.ports import Hub
 from uxfrm.intercept.engine import Peer
 from uxfrm.model.error import XfrmError
@@ -15,8 +16,8 @@ from uxfrm.netlink.constants import Group
 from uxfrm.netlink.server import Port
 
 _CAP_ACK, _EXT_ACK = 10, 11
-PORTS_MAX = 4096
-"""Open sockets of one connection."""
+PORTS_MAX, PORTS_OF_OTHERS = 4096, 128
+"""Open sockets of one connection, and of one of a user who is neither the daemon's own nor root."""
 
 
 @contextmanager
@@ -34,12 +35,13 @@ def _refusal(number: int) -> OSError:
 class ControlledEngine:
     """An Engine (see intercept.engine) for one control connection.
 
-    `trusted`: its clients may change tables without CAP_NET_ADMIN, as the connection's owner may.
+    What its clients may do without CAP_NET_ADMIN, and whether its word on who has it counts, `rights` says.
     """
 
-    def __init__(self, hub: Hub, trusted: bool) -> None:
+    def __init__(self, hub: Hub, rights: Rights, most: int = PORTS_MAX) -> None:
         self._hub = hub
-        self._trusted = trusted
+        self._rights = rights
+        self._most = most
         self._own: set[Port] = set()
 
     def _port(self, id: int) -> Port:
@@ -54,10 +56,19 @@ class ControlledEngine:
     def open(self, server: socket.socket, port: int, peer: Peer) -> None:
         """As Engine.open. ENFILE for too many."""
         self._forget_closed()
-        if len(self._own) >= PORTS_MAX:
+        if len(self._own) >= self._most:
             raise _refusal(errno.ENFILE)
         with _as_oserror():
-            self._own.add(self._hub.open(server, port, self._trusted or peer.net_admin))
+            self._own.add(self._hub.open(server, port, self._capable(peer)))
+
+    def close(self) -> None:
+        """Close all ports of this connection."""
+        self._forget_closed()
+        for port in self._own:
+            self._hub.close(self._hub.endpoints[port.id])
+
+    def _capable(self, peer: Peer) -> bool:
+        return self._rights is Rights.TRUSTED or (self._rights is Rights.BELIEVED and peer.net_admin)
 
     def bind(self, port: int, groups: int) -> None:
         """As Engine.bind."""

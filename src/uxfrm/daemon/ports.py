@@ -1,26 +1,41 @@
-"""The server ends of clients' sockets, read and written as they are ready."""
+"""The server ends of clients' sockets, read and written as they are ready.
+
+Rule 1: a client has turns like everybody else: what one turn reads and writes is bounded.
+Rule 2: nothing waits for a client. Clients may share their sockets' flags with us: calls say MSG_DONTWAIT.
+Rule 3: what goes wrong with one port closes that port alone, and is logged without data.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import socket
 import time
+from collections.abc import Callable
 
+from uxfrm.daemon import logs
+from uxfrm.model.error import XfrmError
 from uxfrm.netlink.server import Port, Server
 
 _DATAGRAM_MAX = 1 << 20
-_TURN = 64
-"""Datagrams read from one port before others have their turn."""
+_TURN, _TURN_BYTES = 64, 1 << 16
+"""Datagrams, and bytes, read from one port, or written to it, before others have their turn."""
+_DRAIN, _DRAIN_BYTES = 4096, 1 << 22
+"""More than a socket's buffer holds: what a client had sent before it was waited for is among them."""
 
 
 class Clock:
-    """Wall-clock time for a namespace: it is told before each request, and when something is due."""
+    """Wall-clock time for a namespace: it is told before each request, and when something is due.
+
+    `passed` is called after the latter, for what it brought forth to be sent.
+    """
 
     def __init__(self, server: Server, loop: asyncio.AbstractEventLoop) -> None:
         self._namespace = server.namespace
         self._loop = loop
         self._timer: asyncio.TimerHandle | None = None
+        self.passed: Callable[[], None] = self.plan
 
     def tick(self) -> None:
         """Let time pass up to now, and plan the next time that something is due."""
@@ -43,8 +58,11 @@ class Clock:
             self._timer.cancel()
 
     def _due(self) -> None:
-        self.tick()
-        self.plan()
+        try:
+            self.tick()
+        except Exception as error:
+            logs.failure("time failed", error)
+        self.passed()
 
 
 class Endpoint:
@@ -55,19 +73,18 @@ class Endpoint:
         self.end = end
         self.port = port
         self._hub = hub
-        self._writing = False
-        hub.loop.add_reader(end, self._readable)
+        self._reading = self._writing = False
+        self._watch(blocked=False)
 
     def _readable(self) -> None:
-        self.read(_TURN)
+        self.read(_TURN, _TURN_BYTES)
         self._hub.flush()
 
-    def read(self, most: int) -> None:
-        """Carry out what the client has sent, up to `most` datagrams, while it takes the answers."""
-        while most and not self.port.full and self.end.fileno() >= 0:
-            most -= 1
+    def read(self, most: int, most_bytes: int) -> None:
+        """Carry out what the client has sent, up to so much, while it takes the answers."""
+        while most > 0 and most_bytes > 0 and not self.port.full and self.end.fileno() >= 0:
             try:
-                datagram = self.end.recv(_DATAGRAM_MAX)
+                datagram = self.end.recv(_DATAGRAM_MAX, socket.MSG_DONTWAIT)
             except BlockingIOError:
                 return
             except OSError:
@@ -75,40 +92,57 @@ class Endpoint:
             if not datagram:
                 self._hub.close(self)
                 return
+            most, most_bytes = most - 1, most_bytes - len(datagram)
             self._hub.clock.tick()
-            self._hub.server.receive(self.port, datagram)
-            self._hub.touched.add(self)
+            self._guarded(self._hub.server.receive, self.port, datagram)
+
+    def _guarded(self, do: Callable[..., object], *arguments: object) -> None:
+        """Whatever goes wrong with this port ends this port, and nothing else."""
+        try:
+            do(*arguments)
+        except Exception as error:
+            logs.failure("port failed", error, port=self.port.id)
+            self._hub.close(self)
 
     def write(self) -> None:
-        """Send what waits, as far as the client's buffer takes it."""
-        while self.end.fileno() >= 0:
+        """Send what waits, as far as the client's buffer takes it, and no more than a turn's worth."""
+        self._guarded(self._write)
+
+    def _write(self) -> None:
+        for _ in range(_TURN):
             datagram = self.port.peek()
             if datagram is None:
-                break
+                self._watch(blocked=False)
+                return
             try:
-                self.end.send(datagram, socket.MSG_NOSIGNAL)
+                self.end.send(datagram, socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT)
             except BlockingIOError:
-                self._watch(True)
-                return
-            except OSError:
-                self._hub.close(self)
-                return
+                break
+            except OSError as error:
+                if error.errno != errno.EMSGSIZE:
+                    self._hub.close(self)
+                    return
+                # The echo of a request longer than any reply may be: a kernel's reply would not fit either.
             self.port.pop()
-        self._watch(False)
+        self._watch(blocked=True)
 
-    def _watch(self, wanted: bool) -> None:
-        """Wait for room to write, and read nothing meanwhile if too much waits."""
-        loop = self._hub.loop
-        if self.end.fileno() < 0 or wanted == self._writing:
+    def _watch(self, blocked: bool) -> None:
+        """Wait for room to write if something waits, and read nothing meanwhile if too much does."""
+        loop, reading = self._hub.loop, not self.port.full
+        if self.end.fileno() < 0:
             return
-        self._writing = wanted
-        if wanted:
-            loop.add_writer(self.end, self.write)
-            if self.port.full:
+        if reading != self._reading:
+            self._reading = reading
+            if reading:
+                loop.add_reader(self.end, self._readable)
+            else:
                 loop.remove_reader(self.end)
-        else:
-            loop.remove_writer(self.end)
-            loop.add_reader(self.end, self._readable)
+        if blocked != self._writing:
+            self._writing = blocked
+            if blocked:
+                loop.add_writer(self.end, self.write)
+            else:
+                loop.remove_writer(self.end)
 
     def shut(self) -> None:
         """Let go of the socket."""
@@ -119,17 +153,20 @@ class Endpoint:
 
 
 class Hub:
-    """All endpoints of one server on one event loop."""
+    """All endpoints of one server on one event loop; no more than `most`."""
 
-    def __init__(self, server: Server, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, server: Server, loop: asyncio.AbstractEventLoop, most: int = 1 << 16) -> None:
+        self._most = most
         self.server = server
         self.loop = loop
         self.clock = Clock(server, loop)
+        self.clock.passed = self.flush
         self.endpoints: dict[int, Endpoint] = {}
-        self.touched: set[Endpoint] = set()
 
     def open(self, end: socket.socket, id: int, capable: bool) -> Port:
-        """Serve a new port. XfrmError EADDRINUSE where the id is taken."""
+        """Serve a new port. XfrmError EADDRINUSE where the id is taken, ENFILE for too many."""
+        if len(self.endpoints) >= self._most:
+            raise XfrmError(errno.ENFILE)
         port = self.server.open(id, capable)
         self.endpoints[id] = Endpoint(end, port, self)
         return port
@@ -146,7 +183,6 @@ class Hub:
         """The client is gone."""
         self.endpoints.pop(endpoint.port.id, None)
         self.server.close(endpoint.port)
-        self.touched.discard(endpoint)
         endpoint.shut()
 
     def flush(self) -> None:
@@ -159,7 +195,7 @@ class Hub:
         """Answer everything that a client has sent."""
         endpoint = self.endpoints.get(id)
         if endpoint is not None:
-            endpoint.read(1 << 30)
+            endpoint.read(_DRAIN, _DRAIN_BYTES)
             self.flush()
 
     def stop(self) -> None:

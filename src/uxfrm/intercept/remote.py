@@ -271,8 +271,10 @@ def _socket(fds: list[int]) -> socket.socket:
 
 
 def _check_end(server: socket.socket) -> None:
+    """Refuse what is no connected end: nobody would ever close the other."""
     if server.family != socket.AF_UNIX or server.type != socket.SOCK_SEQPACKET:
         raise OSError(errno.EBADMSG, os.strerror(errno.EBADMSG))
+    server.getpeername()
 
 
 def _encode(number: int) -> bytes:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import errno
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from uxfrm.lifecycle.events import Event
 from uxfrm.model.error import XfrmError
@@ -143,6 +143,8 @@ class Server:
         self.cpus = cpus
         self.ports: dict[int, Port] = {}
         self._origin = (0, 0)
+        self.refused: Callable[[Port, int, int], None] | None = None
+        """Told the port, the message type and the errno of each request that is refused."""
         namespace.listen(self._publish)
 
     def open(self, id: int, capable: bool, room: int = ROOM) -> Port:
@@ -173,6 +175,8 @@ class Server:
             number, report, quiet = 0, NOTHING, False
             if request.flags & NLM_F_REQUEST and request.type >= NLMSG_MIN_TYPE:
                 number, report, quiet = self._carry_out(port, request)
+            if number and self.refused is not None:
+                self.refused(port, request.type, number)
             if number or (request.flags & NLM_F_ACK and not quiet):
                 port.put(acknowledge(request, port.id, number, report, port.extended, port.capped))
 
