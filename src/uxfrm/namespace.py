@@ -40,6 +40,7 @@ from uxfrm.lifecycle.migrate import migrate
 from uxfrm.lifecycle.policies import PolicyDatabase
 from uxfrm.model.address import Address
 from uxfrm.model.aevent import AE_CU, Aevent, AeventUpdate
+from uxfrm.model.counts import SadInfo, SpdInfo, Thresholds
 from uxfrm.model.dump import LarvalConfig, PolicyDump, PolicyId, StateDump, StateId
 from uxfrm.model.flow import Flow
 from uxfrm.model.lifetime import LifetimeCurrent
@@ -48,8 +49,8 @@ from uxfrm.model.policy import PolicyConfig, PolicyType
 from uxfrm.model.state import StateConfig
 from uxfrm.model.template import Template
 from uxfrm.model.unchecked import changed
-from uxfrm.tables.policies import Policy, PolicyTable, SpdInfo, Thresholds
-from uxfrm.tables.states import SadInfo, State, StateTable
+from uxfrm.tables.policies import Policy, PolicyTable
+from uxfrm.tables.states import State, StateTable
 
 
 class Namespace:

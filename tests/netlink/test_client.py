@@ -21,6 +21,7 @@ from uxfrm.lifecycle import events as E
 from uxfrm.model import algorithm as algo
 from uxfrm.model.address import AF_INET6, parse
 from uxfrm.model.aevent import AE_ETHR, AE_RTHR, AeventUpdate
+from uxfrm.model.counts import Thresholds
 from uxfrm.model.dump import LarvalConfig, PolicyDump, PolicyId, StateDump, StateId
 from uxfrm.model.error import XfrmError
 from uxfrm.model.lifetime import LifetimeConfig, LifetimeCurrent
@@ -31,9 +32,10 @@ from uxfrm.model.selector import Selector
 from uxfrm.model.state import ESN, Encap, Rare, ReplayEsn, ReplayLegacy, StateConfig
 from uxfrm.model.template import Mode, Template
 from uxfrm.namespace import Namespace
-from uxfrm.netlink import Client, EventsLost, Server, connect
+from uxfrm.netlink import Client, EventsLost
 from uxfrm.netlink.constants import Group
-from uxfrm.tables.policies import Thresholds
+from uxfrm.netlink.memory import connect
+from uxfrm.netlink.server import Server
 
 A, B, C, D = (parse(f"10.0.0.{n}") for n in range(1, 5))
 ENDS = Selector(2, B, A, 32, 32)

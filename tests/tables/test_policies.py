@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from uxfrm.model.address import AF_INET, AF_INET6, parse
+from uxfrm.model.counts import HASH_MAX, SpdInfo, Thresholds
 from uxfrm.model.dump import PolicyDump, PolicyId
 from uxfrm.model.error import XfrmError
 from uxfrm.model.flow import Flow
@@ -16,7 +17,7 @@ from uxfrm.model.mark import Mark
 from uxfrm.model.policy import Action, DefaultAction, Direction, PolicyConfig, PolicyType, SecurityContext
 from uxfrm.model.selector import Selector
 from uxfrm.model.template import Template
-from uxfrm.tables.policies import HASH_MAX, PolicyTable, SpdInfo, Thresholds
+from uxfrm.tables.policies import PolicyTable
 
 IN, OUT, FWD = Direction.IN, Direction.OUT, Direction.FWD
 

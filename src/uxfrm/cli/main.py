@@ -12,6 +12,10 @@ COMMANDS = {
     "replay": "Explain a capture: what Linux did with every packet, and why.",
     "run": "Start a program with its IPsec (NETLINK_XFRM) served by uxfrm.",
     "daemon": "Keep the tables that programs under `uxfrm run` share.",
+    "state": "`ip xfrm state` on a daemon's tables, or the kernel's.",
+    "policy": "`ip xfrm policy` likewise.",
+    "monitor": "`ip xfrm monitor` likewise.",
+    "stat": "The counters of /proc/net/xfrm_stat.",
 }
 
 

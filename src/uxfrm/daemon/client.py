@@ -9,7 +9,7 @@ import select
 import socket
 from pathlib import Path
 
-from uxfrm.intercept.engine import Peer
+from uxfrm.intercept.process import process
 from uxfrm.intercept.remote import RemoteEngine
 from uxfrm.netlink.client import Client
 
@@ -32,7 +32,7 @@ class DaemonTransport:
 
     def _open(self) -> tuple[int, socket.socket]:
         """A port with an id that nobody has."""
-        peer = Peer(os.getpid(), os.geteuid(), os.getegid(), 0, net_admin=False)
+        peer = process(os.getpid()).peer
         for _ in range(_TRIES):
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             port = random.getrandbits(31) | 1
@@ -68,6 +68,15 @@ class DaemonTransport:
         """Close the port and the connection."""
         self._end.close()
         self._engine.close()
+
+
+def counters(path: Path) -> list[int]:
+    """The values of /proc/net/xfrm_stat of the daemon behind `path`. Raises OSError."""
+    engine = RemoteEngine.connect(str(path))
+    try:
+        return engine.counters()
+    finally:
+        engine.close()
 
 
 def connect(path: Path) -> Client:

@@ -100,6 +100,10 @@ class ControlledEngine:
         self._port(port)
         self._hub.drain(port)
 
+    def counters(self) -> list[int]:
+        """As Engine.counters."""
+        return self._hub.server.namespace.counters()
+
     def encapsulate(self, udp: socket.socket, kind: int, peer: Peer) -> int:
         """As Engine.encapsulate: taken note of by nobody yet, for packets are not attached."""
         udp.close()

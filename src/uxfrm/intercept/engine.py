@@ -55,6 +55,9 @@ class Engine(Protocol):
     def drain(self, port: int) -> None:
         """Return when everything the client has sent was answered, and a close noticed."""
 
+    def counters(self) -> list[int]:
+        """The values of /proc/net/xfrm_stat, in its order."""
+
     def encapsulate(self, udp: socket.socket, kind: int, peer: Peer) -> int:
         """UDP_ENCAP on the client's UDP socket, of which `udp` is a duplicate: the engine's to close. An
         errno."""

@@ -99,13 +99,18 @@ class SocketPolicy(_Request):
     peer: Peer
 
 
+class Counters(_Request):
+    """Engine.counters."""
+
+
 class Answer(msgspec.Struct):
-    """What every call is answered by: 0 or an errno."""
+    """What every call is answered by: 0 or an errno, and what was asked for."""
 
     errno: Annotated[int, msgspec.Meta(ge=0, le=4095)]
+    values: list[int] = []
 
 
-Request = Open | Bind | Join | Leave | Option | Rename | Drain | Encapsulate | SocketPolicy
+Request = Open | Bind | Join | Leave | Option | Rename | Drain | Encapsulate | SocketPolicy | Counters
 _requests: msgspec.json.Decoder[Request] = msgspec.json.Decoder(Request)
 _answers = msgspec.json.Decoder(Answer)
 
@@ -171,16 +176,24 @@ class RemoteEngine:
         with client:
             return self._ask(SocketPolicy(family, policy, peer), client)
 
-    def _demand(self, request: Request, passed: socket.socket | None = None) -> None:
-        number = self._ask(request, passed)
-        if number:
-            raise OSError(number, os.strerror(number))
+    def counters(self) -> list[int]:
+        """As Engine.counters."""
+        return self._demand(Counters()).values
 
-    def _ask(self, request: Request, passed: socket.socket | None = None) -> int:
+    def _demand(self, request: Request, passed: socket.socket | None = None) -> Answer:
+        answer = self._exchange(request, passed)
+        if answer.errno:
+            raise OSError(answer.errno, os.strerror(answer.errno))
+        return answer
+
+    def _ask(self, request: Request, passed: socket.socket) -> int:
+        return self._exchange(request, passed).errno
+
+    def _exchange(self, request: Request, passed: socket.socket | None) -> Answer:
         fds = [] if passed is None else [passed.fileno()]
         try:
             socket.send_fds(self._connection, [msgspec.json.encode(request)], fds)
-            return _answers.decode(self._connection.recv(DATAGRAM_MAX)).errno
+            return _answers.decode(self._connection.recv(DATAGRAM_MAX))
         except (OSError, msgspec.MsgspecError):
             # A late answer would be taken for the next call's: nothing more is asked.
             self._connection.close()
@@ -223,7 +236,10 @@ def answer(engine: Engine, datagram: bytes, fds: Sequence[int]) -> bytes:
     """Call the engine for a datagram and the files that came with it; the answer's datagram."""
     left = list(fds)
     try:
-        return _encode(_call(engine, _requests.decode(datagram), left))
+        request = _requests.decode(datagram)
+        if isinstance(request, Counters):
+            return msgspec.json.encode(Answer(0, engine.counters()))
+        return _encode(_call(engine, request, left))
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
         return _encode(errno.EBADMSG)
     except OSError as error:

@@ -6,6 +6,7 @@ have written to its standard error, without key material; the lines after it are
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Iterable, Iterator
 
@@ -40,8 +41,10 @@ from uxfrm.iproute2.requests import (
 from uxfrm.iproute2.selectors import Resolve
 from uxfrm.iproute2.words import Cursor, ParseError, logical_lines, shown, split, unsigned, wrong
 from uxfrm.model.address import AF_INET, AF_INET6, BITS
+from uxfrm.model.counts import Thresholds
 from uxfrm.model.error import XfrmError
-from uxfrm.tables.policies import Thresholds
+
+EXIT_FAILED, EXIT_REFUSED = 1, 2
 
 
 def no_interfaces(name: str) -> int | None:
@@ -78,6 +81,21 @@ def answer(error: XfrmError) -> str:
     if error.text:
         return f"Error: {error.text}."
     return f"RTNETLINK answers: {os.strerror(error.number)}"
+
+
+def refusal(command: Command | None, error: XfrmError) -> tuple[str, int]:
+    """What `ip` writes when the kernel refuses a command, and its exit status."""
+    text = answer(error)
+    match command:
+        case StateDeleteAll() | PolicyDeleteAll() if error.number == errno.EPERM:
+            return f"{text}\nDelete-all terminated", EXIT_FAILED
+        case StateDeleteAll():
+            return f"Failed to send delete-all request\n: {os.strerror(error.number)}", EXIT_FAILED
+        case PolicyDeleteAll():
+            return f"Failed to send delete-all request: {os.strerror(error.number)}", EXIT_FAILED
+        case StateList() | PolicyList():
+            return f"{text}\nDump terminated", EXIT_FAILED
+    return text, EXIT_REFUSED
 
 
 _USAGE = "Usage: ip xfrm XFRM-OBJECT { COMMAND | help }\nwhere  XFRM-OBJECT := state | policy | monitor"

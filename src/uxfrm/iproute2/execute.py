@@ -1,25 +1,51 @@
-"""Commands carried out on a namespace: what `ip xfrm` does, and what it prints."""
+"""Commands carried out on states and policies, wherever they are: what `ip xfrm` does, and what it prints."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import tzinfo
-from typing import Any
+from typing import Any, Protocol
 
 from uxfrm.iproute2 import names, requests
 from uxfrm.iproute2.output import NameOf, show_policy, show_state, unnamed
 from uxfrm.iproute2.requests import Command
-from uxfrm.model.dump import PolicyId, StateDump, StateId
+from uxfrm.model.counts import SadInfo, SpdInfo, Thresholds
+from uxfrm.model.dump import LarvalConfig, PolicyDump, PolicyId, StateDump, StateId
 from uxfrm.model.error import XfrmError
-from uxfrm.namespace import Namespace
+from uxfrm.model.policy import PolicyConfig, PolicyType
+from uxfrm.model.state import StateConfig
+
+
+class Tables(Protocol):
+    """What has states and policies: a Namespace, or a netlink.Client of one. Methods raise XfrmError."""
+
+    def add_state(self, config: StateConfig) -> object: ...
+    def update_state(self, config: StateConfig) -> object: ...
+    def delete_state(self, identity: StateId) -> object: ...
+    def get_state(self, identity: StateId) -> StateDump: ...
+    def alloc_spi(self, wanted: LarvalConfig, low: int, high: int) -> StateDump: ...
+    def dump_states(self) -> Iterator[StateDump]: ...
+    def flush_states(self, proto: int = 0) -> object: ...
+    def sad_info(self) -> SadInfo: ...
+    def add_policy(self, config: PolicyConfig) -> object: ...
+    def update_policy(self, config: PolicyConfig) -> object: ...
+    def delete_policy(self, identity: PolicyId) -> object: ...
+    def get_policy(self, identity: PolicyId) -> PolicyDump: ...
+    def dump_policies(self) -> Iterator[PolicyDump]: ...
+    def flush_policies(self, type: PolicyType | int = PolicyType.MAIN) -> object: ...
+    def set_default(self, in_: int = 0, fwd: int = 0, out: int = 0) -> object: ...
+    def get_default(self) -> tuple[int, int, int]: ...
+    def set_thresholds(self, ipv4: Thresholds | None = None, ipv6: Thresholds | None = None) -> object: ...
+    def get_thresholds(self) -> tuple[Thresholds, Thresholds]: ...
+    def spd_info(self) -> SpdInfo: ...
 
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """The namespace, and how it is shown."""
+    """The tables, and how they are shown."""
 
-    ns: Namespace
+    ns: Tables
     statistics: int
     zone: tzinfo | None
     name_of: NameOf
@@ -30,16 +56,19 @@ class _Run:
 
 def execute(
     command: Command,
-    namespace: Namespace,
+    tables: Tables,
     statistics: int = 0,
     zone: tzinfo | None = None,
     name_of: NameOf = unnamed,
 ) -> str:
-    """Do `command`; return what `ip` prints (`statistics`: how many -s). Raises the namespace's XfrmError."""
-    return _ACTIONS[type(command)](command, _Run(namespace, statistics, zone, name_of))
+    """Do `command`; return what `ip` prints (`statistics`: how many -s). Raises the tables' XfrmError.
+
+    KeyError for a command that only a Namespace can do (RestoreState, RestorePolicy).
+    """
+    return _ACTIONS[type(command)](command, _Run(tables, statistics, zone, name_of))
 
 
-def _silent(do: Callable[[Any, Namespace], object]) -> Callable[[Any, _Run], str]:
+def _silent(do: Callable[[Any, Tables], object]) -> Callable[[Any, _Run], str]:
     def act(command: Any, run: _Run) -> str:
         do(command, run.ns)
         return ""
@@ -59,10 +88,16 @@ def _state_list(c: requests.StateList, run: _Run) -> str:
     return run.states([dump for dump in run.ns.dump_states() if c.filter.picks(dump)], c.nokeys)
 
 
-def _state_deleteall(c: requests.StateDeleteAll, ns: Namespace) -> None:
-    for dump in [dump for dump in ns.dump_states() if c.filter.picks(dump)]:
-        x = dump.config
-        ns.delete_state(StateId(x.daddr, x.spi, x.proto, x.family, x.mark.v, x.saddr))
+def _state_deleteall(c: requests.StateDeleteAll, ns: Tables) -> None:
+    """Delete what can be named: not a larval state without an SPI, which `ip` can't delete either."""
+    failed: XfrmError | None = None
+    for x in [dump.config for dump in ns.dump_states() if c.filter.picks(dump)]:
+        try:
+            ns.delete_state(StateId(x.daddr, x.spi, x.proto, x.family, x.mark.v, x.saddr))
+        except XfrmError as error:
+            failed = failed or error
+    if failed is not None:
+        raise failed
 
 
 def _state_count(c: requests.StateCount, run: _Run) -> str:
@@ -80,7 +115,7 @@ def _policy_list(c: requests.PolicyList, run: _Run) -> str:
     return "".join(show_policy(dump, bool(run.statistics), run.zone, run.name_of) for dump in picked)
 
 
-def _policy_deleteall(c: requests.PolicyDeleteAll, ns: Namespace) -> None:
+def _policy_deleteall(c: requests.PolicyDeleteAll, ns: Tables) -> None:
     """Delete the main policies; `ip` does not say ptype in these requests, so sub policies are not found."""
     failed: XfrmError | None = None
     for p in [dump.config for dump in ns.dump_policies() if c.filter.picks(dump)]:
@@ -136,6 +171,4 @@ _ACTIONS: Mapping[type, Callable[[Any, _Run], str]] = {
     requests.PolicySetThresholds: _silent(lambda c, ns: ns.set_thresholds(c.ipv4, c.ipv6)),
     requests.PolicySetDefault: _silent(lambda c, ns: ns.set_default(c.in_, c.fwd, c.out)),
     requests.PolicyGetDefault: _policy_getdefault,
-    requests.RestoreState: _silent(lambda c, ns: ns.restore_state(c.dump)),
-    requests.RestorePolicy: _silent(lambda c, ns: ns.restore_policy(c.dump)),
 }

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from uxfrm.iproute2.filters import EVERY_POLICY, EVERY_STATE, PolicyFilter, StateFilter
+from uxfrm.model.counts import Thresholds
 from uxfrm.model.dump import LarvalConfig, PolicyDump, PolicyId, StateDump, StateId
 from uxfrm.model.policy import PolicyConfig
 from uxfrm.model.state import StateConfig
-from uxfrm.tables.policies import Thresholds
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,5 @@
-"""The language of programs: NETLINK_XFRM, its server's half and its client's."""
+"""The language of programs: NETLINK_XFRM. The client's half is here; the other one is `netlink.server`."""
 
 from uxfrm.netlink.client import Client, EventsLost, Transport
-from uxfrm.netlink.memory import connect
-from uxfrm.netlink.server import Server
 
-__all__ = ["Client", "EventsLost", "Server", "Transport", "connect"]
+__all__ = ["Client", "EventsLost", "Transport"]

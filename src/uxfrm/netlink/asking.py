@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 
 from uxfrm.model.aevent import AeventUpdate
+from uxfrm.model.counts import Thresholds
 from uxfrm.model.dump import LarvalConfig, PolicyId, StateDump, StateId
 from uxfrm.model.lifetime import LifetimeCurrent
 from uxfrm.model.mark import Mark
@@ -16,7 +17,6 @@ from uxfrm.netlink import encode
 from uxfrm.netlink import layouts as L
 from uxfrm.netlink.constants import Attr, SpdAttr
 from uxfrm.netlink.wire import attribute
-from uxfrm.tables.policies import Thresholds
 
 _ALL_BITS = 0xFFFFFFFF
 

@@ -15,6 +15,7 @@ from typing import Protocol, Self
 
 from uxfrm.lifecycle.events import Event
 from uxfrm.model.aevent import Aevent, AeventUpdate
+from uxfrm.model.counts import SadInfo, SpdInfo, Thresholds
 from uxfrm.model.dump import LarvalConfig, PolicyDump, PolicyId, StateDump, StateId
 from uxfrm.model.error import XfrmError
 from uxfrm.model.migrate import Migration
@@ -44,8 +45,6 @@ from uxfrm.netlink.wire import (
     attributes,
     messages,
 )
-from uxfrm.tables.policies import SpdInfo, Thresholds
-from uxfrm.tables.states import SadInfo
 
 _ERROR = struct.Struct("=i")
 _SEQ_MAX = 0xFFFFFFFF

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from uxfrm.model.address import AF_INET, AF_INET6, Address
+from uxfrm.model.counts import Thresholds
 from uxfrm.model.dump import PolicyDump, StateDump, StateId
 from uxfrm.model.error import XfrmError, invalid
 from uxfrm.model.flow import PROTO_IPSEC_ANY
@@ -23,7 +24,6 @@ from uxfrm.netlink import decode, encode
 from uxfrm.netlink import layouts as L
 from uxfrm.netlink.constants import Attr, SadAttr, SpdAttr, Xfrm
 from uxfrm.netlink.wire import NLM_F_REPLACE, Message, attribute
-from uxfrm.tables.policies import Thresholds
 
 _U32 = struct.Struct("=I")
 

@@ -13,9 +13,9 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import NamedTuple
 
 from uxfrm.model.address import BITS
+from uxfrm.model.counts import HASH_MAX, SpdInfo, Thresholds
 from uxfrm.model.dump import PolicyDump, PolicyId
 from uxfrm.model.error import XfrmError, invalid
 from uxfrm.model.flow import Flow
@@ -27,38 +27,12 @@ from uxfrm.model.template import Template
 from uxfrm.model.unchecked import changed
 from uxfrm.tables.classifier import NO_RANK, Classifier, Rule, pack
 
-HASH_MAX = 1 << 20
-"""The kernel's xfrm_policy_hashmax: what GETSPDINFO reports as the most buckets a table may have."""
-
 _FIRST_HASH_MASK = 7
 _U32 = 0xFFFFFFFF
 _POSITION_BITS = 64
 
 _Identity = tuple[int, int, int, Selector, Mark, SecurityContext | None]
 _Bin = tuple[int, int, int, int]
-
-
-class Thresholds(NamedTuple):
-    """Prefix lengths from which the kernel files a policy in its exact table: local and remote."""
-
-    lbits: int
-    rbits: int
-
-
-class SpdInfo(NamedTuple):
-    """The figures of GETSPDINFO (struct xfrmk_spdinfo): policies by direction, then those of sockets.
-
-    `spdhcnt` is the mask of the index table, not its size (7 when fresh). Follows: xfrm_spd_getinfo.
-    """
-
-    incnt: int
-    outcnt: int
-    fwdcnt: int
-    inscnt: int
-    outscnt: int
-    fwdscnt: int
-    spdhcnt: int
-    spdhmcnt: int
 
 
 class Policy(Rule):

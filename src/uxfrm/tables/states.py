@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from uxfrm.model.address import Address
+from uxfrm.model.counts import HASH_MAX, SadInfo
 from uxfrm.model.dump import LarvalConfig, StateDump, StateStats
 from uxfrm.model.flow import PROTO_AH, PROTO_COMP, PROTO_ESP
 from uxfrm.model.lifetime import LifetimeCurrent
@@ -26,20 +27,12 @@ SPI_PROTOCOLS = (PROTO_ESP, PROTO_AH, PROTO_COMP)
 
 _START = 64
 
-_FIRST_BUCKETS, BUCKETS_MAX = 8, 1 << 20
+_FIRST_BUCKETS = 8
 
 _CARRIED = (
     "bytes", "packets", "add_time", "use_time", "lastused", "oseq", "oseq_hi", "seq", "seq_hi", "bitmap",
     "window", "iv_salt_hi", "iv_salt_lo", "ip_id",
 )  # fmt: skip
-
-
-class SadInfo(NamedTuple):
-    """The figures of GETSADINFO: states, larval ones included, and buckets of the kernel's tables."""
-
-    sadcnt: int
-    sadhcnt: int
-    sadhmcnt: int
 
 
 class State:
@@ -183,12 +176,12 @@ class StateTable:
 
         It doubles them a little later, and only when states meet in one. Follows: xfrm_hash_grow_check.
         """
-        if self.count >= self._buckets < BUCKETS_MAX:
+        if self.count >= self._buckets < HASH_MAX:
             self._buckets *= 2
 
     def info(self) -> SadInfo:
         """The figures of GETSADINFO. Follows: xfrm_sad_getinfo."""
-        return SadInfo(self.count, self._buckets, BUCKETS_MAX)
+        return SadInfo(self.count, self._buckets, HASH_MAX)
 
     def assign_spi(self, state: State, config: LarvalConfig) -> None:
         """Give a larval state without an SPI its SPI, and the direction asked for. Its age stays."""
