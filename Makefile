@@ -18,7 +18,7 @@ export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 
 # What the demo needs, and what the tests need besides.
 PACKAGES := libipsec-mb1 libgcrypt20 libssl3
-TEST_PACKAGES := iproute2 tshark wireshark-common tcpdump kmod util-linux gcc libc6-dev binutils procps \
+TEST_PACKAGES := systemd iproute2 tshark wireshark-common tcpdump kmod util-linux gcc libc6-dev binutils procps \
     strongswan-charon strongswan-swanctl libstrongswan-standard-plugins
 
 .PHONY: help demo test bench clean lint packages test-packages

@@ -292,7 +292,7 @@ class Flooded(Server):
         if port.id == 1:
             with contextlib.suppress(BlockingIOError):
                 while True:
-                    self.flooder.send(request(0x13, policy(), flags=1), socket.MSG_DONTWAIT)
+                    self.flooder.send(request(0x19, policy(), flags=1), socket.MSG_DONTWAIT)
 
 
 async def _ports(server: Server, loop: asyncio.AbstractEventLoop) -> tuple[Hub, list[socket.socket]]:
