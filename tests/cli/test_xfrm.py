@@ -208,3 +208,22 @@ def test_events_as_json(empty: Path, tmp_path: Path) -> None:
         "flushpolicy",
         "getdefault",
     ]
+
+
+CAPTURE = Path(__file__).parent.parent / "captures" / "data" / "ah-cmac-aes" / "wire.pcap"
+
+
+@pytest.mark.linux
+def test_replay_takes_the_kernels_own_tables(tmp_path: Path) -> None:
+    """Policies and larval states of a namespace come out of replay as `ip` prints them there."""
+    script = f"""
+        ip xfrm policy add {ENDS} dir in priority 7 tmpl src 1.1.1.1 dst 2.2.2.2 proto esp mode tunnel
+        ip xfrm policy add {ENDS} dir out priority 8 ptype sub mark 3 mask 3
+        ip xfrm state allocspi {ENDS} proto esp reqid 7 mode tunnel min 0x100 max 0x100 > /dev/null
+        {OURS} replay {CAPTURE} --setup kernel: --local 10.0.0.2 -q --tables {tmp_path} > /dev/null
+        ip -s xfrm policy; ip -s xfrm state
+    """
+    code, out, err = call(KERNEL, script)
+    assert (code, err) == (0, "")
+    tables = (tmp_path / "policy.txt").read_text() + (tmp_path / "state.txt").read_text()
+    assert masked((0, tables, "")) == masked((0, out, ""))

@@ -18,6 +18,7 @@ from typing import BinaryIO
 import click
 import msgspec
 
+from uxfrm.attach import kernel_xfrm
 from uxfrm.attach.link import LINUX_SLL, LINUX_SLL2
 from uxfrm.attach.pcap import CaptureError, CaptureReader, FrameBatch, open_capture
 from uxfrm.attach.pcapng_writer import PcapngWriter
@@ -25,14 +26,19 @@ from uxfrm.cli.progress import compile_once, reading
 from uxfrm.cli.render import Lines, header, json_lines
 from uxfrm.cli.show import show_summary
 from uxfrm.explain.report import WORDS, Part, Report
+from uxfrm.iproute2.commands import answer
 from uxfrm.model.address import Address, parse
+from uxfrm.model.error import XfrmError
 from uxfrm.namespace import Namespace
 from uxfrm.replay.host import Host
-from uxfrm.replay.setup import Interfaces, apply_setup
+from uxfrm.replay.setup import Interfaces, apply_setup, apply_tables
 from uxfrm.replay.summary import Summary
 from uxfrm.replay.tables import write_tables
 
 EXIT_PROBLEMS, EXIT_USAGE, EXIT_NOTHING = 1, 2, 3
+
+KERNEL = "kernel:"
+"""The setup that is no file: this machine's own tables."""
 
 COOKED = frozenset({LINUX_SLL, LINUX_SLL2})
 
@@ -113,7 +119,8 @@ def _write_inner(capture: PcapngWriter, report: Report) -> None:
 @click.argument("capture", metavar="CAPTURE")
 @click.option("--setup", "setups", metavar="FILE", multiple=True, required=True,
               help="States and policies: what `ip -batch` takes, or the text of `ip -s xfrm state` and "
-                   "`ip -s xfrm policy`. May be given more than once.")  # fmt: skip
+                   "`ip -s xfrm policy`; `kernel:` for this machine's own tables as they are now. May be "
+                   "given more than once.")  # fmt: skip
 @click.option("--mac", type=_Mac(), help="Link address of the host to play (Ethernet captures).")
 @click.option("--local", type=_AddressType(), multiple=True,
               help="An address of the host, may be repeated: tells directions where frames have no link "
@@ -232,6 +239,9 @@ def _set_up(namespace: Namespace, setups: tuple[str, ...], fresh: bool, interfac
     """Apply the setup files; return the problems, which have been printed."""
     problems: list[str] = []
     for name in setups:
+        if name == KERNEL:
+            problems += _from_kernel(namespace, fresh)
+            continue
         try:
             with open(name, encoding="utf-8", errors="replace") as file:
                 problems += apply_setup(namespace, file, name, fresh, interfaces)
@@ -240,6 +250,18 @@ def _set_up(namespace: Namespace, setups: tuple[str, ...], fresh: bool, interfac
     for problem in problems:
         click.echo(problem, err=True)
     return problems
+
+
+def _from_kernel(namespace: Namespace, fresh: bool) -> list[str]:
+    """Take this machine's own tables, as they are now."""
+    try:
+        with kernel_xfrm.connect() as client:
+            return apply_tables(namespace, client.dump_states(), client.dump_policies(), KERNEL, fresh)
+    except OSError as error:
+        _fail(f"{KERNEL} {error.strerror}")
+    except XfrmError as error:
+        _fail(f"{KERNEL} {answer(error)}: reading the kernel's tables needs CAP_NET_ADMIN")
+    return []
 
 
 def _check_directions(frames: _Frames, mac: bytes | None, local: tuple[Address, ...]) -> None:

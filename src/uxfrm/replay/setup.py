@@ -6,16 +6,18 @@ are applied all the same.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import partial
 
 from uxfrm.iproute2.commands import answer
 from uxfrm.iproute2.execute import execute
 from uxfrm.iproute2.requests import RestorePolicy, RestoreState, Statement
 from uxfrm.iproute2.setup import parse_setup
-from uxfrm.model.dump import NO_STATS, LarvalConfig, StateDump
+from uxfrm.model.dump import NO_STATS, LarvalConfig, PolicyDump, StateDump
 from uxfrm.model.error import XfrmError
 from uxfrm.model.lifetime import LifetimeCurrent
+from uxfrm.model.policy import Direction
 from uxfrm.model.state import ReplayEsn, ReplayLegacy
 from uxfrm.namespace import Namespace
 
@@ -54,6 +56,31 @@ def apply_setup(
     for statement in reversed(pasted):
         problems += _apply(namespace, statement, name, fresh)
     return problems
+
+
+def apply_tables(
+    namespace: Namespace, states: Iterable[StateDump], policies: Iterable[PolicyDump], name: str, fresh: bool
+) -> list[str]:
+    """Bring live tables over, as their dumps list them, newest first; return what could not be taken.
+
+    Policies of sockets belong to their sockets and are passed over.
+    """
+    problems: list[str] = []
+    for dump in reversed(list(policies)):
+        if dump.config.index & 7 <= Direction.FWD:
+            problems += _restored(name, dump.config.index, partial(namespace.restore_policy, dump))
+    for state in reversed(list(states)):
+        wanted = _fresh(state) if fresh else state
+        problems += _restored(name, state.config.spi, partial(namespace.restore_state, wanted))
+    return problems
+
+
+def _restored(name: str, number: int, restore: Callable[[], object]) -> list[str]:
+    try:
+        restore()
+    except XfrmError as error:
+        return [f"{name} {number:#x}: {answer(error).removeprefix('Error: ')}"]
+    return []
 
 
 def _apply(namespace: Namespace, statement: Statement, name: str, fresh: bool) -> list[str]:
