@@ -8,7 +8,9 @@ charon has no CAP_NET_ADMIN.
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -25,6 +27,8 @@ STRONGSWAN_CONF = """
 charon {{
   load = random nonce openssl aes sha1 sha2 hmac pem kernel-netlink socket-default vici kdf
   install_routes = no
+  retransmit_timeout = 0.3
+  retransmit_tries = 2
   filelog {{ f {{
     path = {dir}/log
     default = 1
@@ -40,6 +44,7 @@ connections {{ c {{
   remote_addrs = {peer}
   version = 2
   proposals = aes128-sha256-modp2048
+  dpd_delay = 1s
   local {{
     auth = psk
     id = {name}
@@ -132,6 +137,17 @@ class Laboratory:
         self._wait((here / "vici").exists)
         self.swanctl(name, "--load-all", "--file", str(here / "swanctl.conf"))
 
+    def kill(self, name: str) -> None:
+        """End a host's charon as a crash would."""
+        mine = f"STRONGSWAN_CONF={self.root / name / 'strongswan.conf'}"
+        for entry in Path("/proc").glob("[0-9]*"):
+            try:
+                found = str((entry / "exe").readlink()) == CHARON and mine in (entry / "environ").read_text()
+            except OSError:
+                continue
+            if found:
+                os.kill(int(entry.name), signal.SIGKILL)
+
     def swanctl(self, name: str, *words: str) -> str:
         uri = f"unix://{self.root / name / 'vici'}"
         done = subprocess.run(
@@ -164,6 +180,11 @@ def experiment(root: Path) -> None:
     lab.swanctl("a", "--terminate", "--ike", "c")
     Laboratory._wait(lambda: not any(text for name in "ab" for text in lab.tables(name).values()))
     found["ended"] = lab.both()
+    lab.swanctl("a", "--initiate", "--child", "tunnel")
+    found["before"] = lab.both()
+    lab.kill("b")
+    Laboratory._wait(lambda: not any(lab.tables("a").values()))
+    found["alone"] = lab.both()
     found["complaints"] = [
         line
         for name in "ab"
@@ -184,7 +205,7 @@ STATE = re.compile(r"^src (\S+) dst (\S+)\n\tproto esp spi 0x([0-9a-f]+) reqid \
 
 
 @pytest.mark.linux
-def test_charons_bring_up_rekey_and_take_down_child_sas(tmp_path: Path) -> None:
+def test_charons_bring_up_rekey_take_down_and_miss_each_other(tmp_path: Path) -> None:
     inside = [
         "unshare",
         "--map-root-user",
@@ -219,6 +240,10 @@ def test_charons_bring_up_rekey_and_take_down_child_sas(tmp_path: Path) -> None:
     new = {row[2] for row in STATE.findall(found["rekeyed"]["a"]["state"])} - {row[2] for row in expected}
     assert len(new) == 2
     assert found["ended"] == {host: {"state": "", "policy": ""} for host in "ab"}
+    # Dead peer detection clears the host that lives; the tables of the other outlast its charon.
+    assert STATE.findall(found["before"]["a"]["state"])
+    assert found["alone"]["a"] == {"state": "", "policy": ""}
+    assert found["alone"]["b"]["state"] == found["before"]["b"]["state"]
     # b may not touch routing; of XFRM nobody complains.
     assert [line for line in found["complaints"] if "routing table rule" not in line] == []
 
