@@ -42,11 +42,12 @@ from uxfrm.model.address import Address
 from uxfrm.model.aevent import AE_CU, Aevent, AeventUpdate
 from uxfrm.model.counts import SadInfo, SpdInfo, Thresholds
 from uxfrm.model.dump import LarvalConfig, PolicyDump, PolicyId, StateDump, StateId
+from uxfrm.model.error import invalid
 from uxfrm.model.flow import Flow
 from uxfrm.model.lifetime import LifetimeCurrent
 from uxfrm.model.migrate import Migration
 from uxfrm.model.policy import PolicyConfig, PolicyType
-from uxfrm.model.state import StateConfig
+from uxfrm.model.state import OFFLOAD_PACKET, StateConfig
 from uxfrm.model.template import Template
 from uxfrm.model.unchecked import changed
 from uxfrm.tables.policies import Policy, PolicyTable
@@ -113,7 +114,8 @@ class Namespace:
     # -- states
 
     def add_state(self, config: StateConfig) -> State:
-        """`ip xfrm state add`: XfrmError EEXIST, ENOSYS."""
+        """`ip xfrm state add`: XfrmError EEXIST, EINVAL, ENOSYS."""
+        config = _without_device(config)
         state = self._sad.add(config, self.now_s)
         if self._listeners:
             self._tell(StateAdded(state.dump(), False))
@@ -128,6 +130,7 @@ class Namespace:
 
         As in Linux the event tells the request, not what came of it where the state was there.
         """
+        config = _without_device(config)
         state = self._sad.update(config, self.now_s)
         if self._listeners:
             self._tell(StateAdded(StateDump.requested(config, self.now_s), True))
@@ -317,3 +320,16 @@ class Namespace:
 
 def _sooner(one: int | None, other: int | None) -> int | None:
     return min((end for end in (one, other) if end is not None), default=None)
+
+
+def _without_device(config: StateConfig) -> StateConfig:
+    """No device has an IPsec engine here: crypto offload falls back to software, packet offload is EINVAL.
+
+    Follows: xfrm_dev_state_add.
+    """
+    offload = config.rare.offload
+    if offload is None:
+        return config
+    if offload.flags & OFFLOAD_PACKET:
+        raise invalid()
+    return changed(config, rare=changed(config.rare, offload=None))
