@@ -31,6 +31,7 @@ from uxfrm.lifecycle.events import (
     StateAdded,
     StateDeleted,
     StatesFlushed,
+    Wanted,
 )
 from uxfrm.model.dump import LarvalConfig, PolicyDump, PolicyId, StateDump, StateId
 from uxfrm.model.policy import PolicyConfig, PolicyType
@@ -57,7 +58,7 @@ class Namespace:
         self.path = Context(self.states, self.policies, self.keyring, randbytes, self._attend)
         self._bundles = Bundles()
         self._randbytes = randbytes
-        self._listeners: list[Listener] = []
+        self._listeners: list[tuple[Listener, Wanted]] = []
         self._sad = StateDatabase(
             self.states, randbytes, self._install, self._uninstall, self._tell, self._note_encapsulation
         )
@@ -112,7 +113,8 @@ class Namespace:
     def delete_state(self, identity: StateId) -> State:
         """`ip xfrm state delete`: XfrmError ESRCH."""
         state = self._sad.delete(identity)
-        self._tell(StateDeleted(state.dump()))
+        if self._wanted(StateDeleted):
+            self._tell(StateDeleted(state.dump()))
         return state
 
     def get_state(self, identity: StateId) -> StateDump:
@@ -143,7 +145,7 @@ class Namespace:
     def add_policy(self, config: PolicyConfig) -> Policy:
         """`ip xfrm policy add`: XfrmError EEXIST."""
         policy = self.policies.add(config, self.now_s)
-        if self._listeners:
+        if self._wanted(PolicyAdded):
             self._tell(PolicyAdded(policy.dump, False))
         return policy
 
@@ -157,7 +159,7 @@ class Namespace:
     def update_policy(self, config: PolicyConfig) -> Policy:
         """`ip xfrm policy update`: add or replace."""
         policy = self.policies.update(config, self.now_s)[0]
-        if self._listeners:
+        if self._wanted(PolicyAdded):
             self._tell(PolicyAdded(policy.dump, True))
         return policy
 
@@ -165,7 +167,8 @@ class Namespace:
         """`ip xfrm policy delete`: XfrmError ENOENT."""
         self.path.sync_used()
         policy = self.policies.delete(identity)
-        self._tell(PolicyDeleted(policy.dump, bool(identity.index)))
+        if self._wanted(PolicyDeleted):
+            self._tell(PolicyDeleted(policy.dump, bool(identity.index)))
         return policy
 
     def expire_policy(self, identity: PolicyId, hard: bool) -> None:
@@ -225,16 +228,22 @@ class Namespace:
         """The values of /proc/net/xfrm_stat, by Counter."""
         return self.path.counters()
 
-    def listen(self, listener: Listener) -> None:
-        """Have `listener` told of every event; without listeners events are not kept."""
-        self._listeners.append(listener)
+    def listen(self, listener: Listener, wanted: Wanted = lambda _: True) -> None:
+        """Have `listener` told of every event; without listeners events are not kept.
+
+        What requests cause in masses is not even made while `wanted` says of its kind that it is not.
+        """
+        self._listeners.append((listener, wanted))
+
+    def _wanted(self, kind: type[Event]) -> bool:
+        return any(wanted(kind) for _, wanted in self._listeners)
 
     def _tell_added(self, state: State, update: bool) -> None:
-        if self._listeners:
+        if self._wanted(StateAdded):
             self._tell(StateAdded(state.dump(), update))
 
     def _tell(self, event: Event) -> None:
-        for listener in self._listeners:
+        for listener, _ in self._listeners:
             listener(event)
 
     # -- between the tables and the data path

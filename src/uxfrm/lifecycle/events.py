@@ -90,3 +90,4 @@ Event = (
     | DefaultChanged
 )
 Listener = Callable[[Event], None]
+Wanted = Callable[[type[Event]], bool]
