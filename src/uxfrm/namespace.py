@@ -35,6 +35,7 @@ from uxfrm.lifecycle.events import (
     StateDeleted,
     StateMonitored,
     StatesFlushed,
+    Wanted,
 )
 from uxfrm.lifecycle.migrate import migrate
 from uxfrm.lifecycle.policies import PolicyDatabase
@@ -72,7 +73,7 @@ class Namespace:
         self.path = Context(self.states, self.policies, self.keyring, randbytes, self._attend)
         self._bundles = Bundles()
         self._randbytes = randbytes
-        self._listeners: list[Listener] = []
+        self._listeners: list[tuple[Listener, Wanted]] = []
         self._sad = StateDatabase(
             self.states, randbytes, self._install, self._uninstall, self._tell, self._note_encapsulation
         )
@@ -117,7 +118,7 @@ class Namespace:
         """`ip xfrm state add`: XfrmError EEXIST, EINVAL, ENOSYS."""
         config = _without_device(config)
         state = self._sad.add(config, self.now_s)
-        if self._listeners:
+        if self._wanted(StateAdded):
             self._tell(StateAdded(state.dump(), False))
         return state
 
@@ -132,14 +133,15 @@ class Namespace:
         """
         config = _without_device(config)
         state = self._sad.update(config, self.now_s)
-        if self._listeners:
+        if self._wanted(StateAdded):
             self._tell(StateAdded(StateDump.requested(config, self.now_s), True))
         return state
 
     def delete_state(self, identity: StateId) -> State:
         """`ip xfrm state delete`: XfrmError ESRCH."""
         state = self._sad.delete(identity)
-        self._tell(StateDeleted(state.dump()))
+        if self._wanted(StateDeleted):
+            self._tell(StateDeleted(state.dump()))
         return state
 
     def get_state(self, identity: StateId) -> StateDump:
@@ -198,7 +200,7 @@ class Namespace:
     def add_policy(self, config: PolicyConfig) -> Policy:
         """`ip xfrm policy add`: XfrmError EEXIST."""
         policy = self._spd.add(config, self.now_s)
-        if self._listeners:
+        if self._wanted(PolicyAdded):
             self._tell(PolicyAdded(policy.dump, False))
         return policy
 
@@ -209,14 +211,15 @@ class Namespace:
     def update_policy(self, config: PolicyConfig) -> Policy:
         """`ip xfrm policy update`: add or replace."""
         policy = self._spd.update(config, self.now_s)
-        if self._listeners:
+        if self._wanted(PolicyAdded):
             self._tell(PolicyAdded(policy.dump, True))
         return policy
 
     def delete_policy(self, identity: PolicyId) -> Policy:
         """`ip xfrm policy delete`: XfrmError ENOENT."""
         policy = self._spd.delete(identity)
-        self._tell(PolicyDeleted(policy.dump, bool(identity.index)))
+        if self._wanted(PolicyDeleted):
+            self._tell(PolicyDeleted(policy.dump, bool(identity.index)))
         return policy
 
     def expire_policy(self, identity: PolicyId, hard: bool) -> None:
@@ -272,13 +275,19 @@ class Namespace:
         """The values of /proc/net/xfrm_stat, by Counter."""
         return self.path.counters()
 
-    def listen(self, listener: Listener) -> None:
-        """Have `listener` told of every event; without listeners events are not kept."""
-        self._listeners.append(listener)
+    def listen(self, listener: Listener, wanted: Wanted = lambda _: True) -> None:
+        """Have `listener` told of every event; without listeners events are not kept.
+
+        What requests cause in masses is not even made while `wanted` says of its kind that it is not.
+        """
+        self._listeners.append((listener, wanted))
+
+    def _wanted(self, kind: type[Event]) -> bool:
+        return any(wanted(kind) for _, wanted in self._listeners)
 
     def _tell(self, event: Event) -> bool:
         """Tell every listener; True when any heard it."""
-        heard = [listener(event) is not False for listener in self._listeners]
+        heard = [listener(event) is not False for listener, _ in self._listeners]
         return any(heard)
 
     # -- between the tables and the data path

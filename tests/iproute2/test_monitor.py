@@ -39,7 +39,7 @@ from uxfrm.model.selector import Selector
 from uxfrm.model.state import Encap, LifeState, Rare, ReplayEsn, ReplayLegacy, StateConfig
 from uxfrm.model.template import Template
 from uxfrm.netlink import replies
-from uxfrm.netlink.events import notification
+from uxfrm.netlink.events import GROUP_OF, notification
 from uxfrm.netlink.wire import Message
 
 RUN = """
@@ -381,8 +381,8 @@ def lo(index):
 @pytest.mark.parametrize("option", ["-s", ""])
 def test_events_are_printed_as_by_ip(option):
     """Encoded by the server's half, printed by `ip`; decoded by the client's half, printed by uxfrm."""
-    told = [notification(event) for event in events(11, 300)]
-    sent = [(int(x.type), int(x.group), x.payload.hex()) for x in told]
+    told = [(notification(event), GROUP_OF[type(event)]) for event in events(11, 300)]
+    sent = [(int(x.type), int(group), x.payload.hex()) for x, group in told]
     run = subprocess.run(
         ["unshare", "--map-root-user", "--net", sys.executable, "-c", RUN, *option.split()],
         input=json.dumps(sent),

@@ -120,3 +120,6 @@ Event = (
 )
 Listener = Callable[[Event], object]
 """Is told of every event; one that returns False has not heard this one, as far as acquires are concerned."""
+
+Wanted = Callable[[type[Event]], bool]
+"""Whether a listener would hear an event of this kind now."""

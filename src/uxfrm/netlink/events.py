@@ -22,36 +22,35 @@ class Notification(NamedTuple):
     """One event. `seq` and `pid`: whether it carries those of the request that caused it, or zeros."""
 
     type: Xfrm
-    group: Group
     payload: bytes
     seq: bool = True
     pid: bool = True
 
 
 def _state_added(event: E.StateAdded) -> Notification:
-    return Notification(Xfrm.UPDSA if event.update else Xfrm.NEWSA, Group.SA, encode.state(event.state))
+    return Notification(Xfrm.UPDSA if event.update else Xfrm.NEWSA, encode.state(event.state))
 
 
 def _state_deleted(event: E.StateDeleted) -> Notification:
     whole = attribute(Attr.SA, encode.usersa_info(event.state))
     body = encode.usersa_id(event.state) + whole + encode.state_attributes(event.state)
-    return Notification(Xfrm.DELSA, Group.SA, body)
+    return Notification(Xfrm.DELSA, body)
 
 
 def _states_flushed(event: E.StatesFlushed) -> Notification:
-    return Notification(Xfrm.FLUSHSA, Group.SA, padded(L.USERSA_FLUSH.pack(proto=event.proto)))
+    return Notification(Xfrm.FLUSHSA, padded(L.USERSA_FLUSH.pack(proto=event.proto)))
 
 
 def _state_expired(event: E.StateExpired) -> Notification:
     body = L.USER_EXPIRE.pack(state=encode.usersa_info(event.state), hard=int(event.hard))
-    return Notification(Xfrm.EXPIRE, Group.EXPIRE, body + encode.scope(event.state), seq=False)
+    return Notification(Xfrm.EXPIRE, body + encode.scope(event.state), seq=False)
 
 
 def _policy_added(event: E.PolicyAdded) -> Notification:
     x = event.policy
     body = encode.userpolicy_info(x.config, x.current)
     body += encode.templates(x.config) + encode.policy_scope(x.config)
-    return Notification(Xfrm.UPDPOLICY if event.update else Xfrm.NEWPOLICY, Group.POLICY, body)
+    return Notification(Xfrm.UPDPOLICY if event.update else Xfrm.NEWPOLICY, body)
 
 
 def _policy_deleted(event: E.PolicyDeleted) -> Notification:
@@ -59,22 +58,22 @@ def _policy_deleted(event: E.PolicyDeleted) -> Notification:
     named: dict[str, Any] = {"index": x.index} if event.by_index else {"sel": encode.selector(x.selector)}
     body = L.USERPOLICY_ID.pack(**named, dir=x.direction)
     body += attribute(Attr.POLICY, encode.userpolicy_info(x, event.policy.current))
-    return Notification(Xfrm.DELPOLICY, Group.POLICY, body + encode.templates(x) + encode.policy_scope(x))
+    return Notification(Xfrm.DELPOLICY, body + encode.templates(x) + encode.policy_scope(x))
 
 
 def _policies_flushed(event: E.PoliciesFlushed) -> Notification:
-    return Notification(Xfrm.FLUSHPOLICY, Group.POLICY, encode.policy_type(event.type))
+    return Notification(Xfrm.FLUSHPOLICY, encode.policy_type(event.type))
 
 
 def _policy_expired(event: E.PolicyExpired) -> Notification:
     x = event.policy
     body = L.USER_POLEXPIRE.pack(pol=encode.userpolicy_info(x.config, x.current), hard=int(event.hard))
-    return Notification(Xfrm.POLEXPIRE, Group.EXPIRE, body + encode.policy_attributes(x.config), seq=False)
+    return Notification(Xfrm.POLEXPIRE, body + encode.policy_attributes(x.config), seq=False)
 
 
 def _default_changed(event: E.DefaultChanged) -> Notification:
     body = padded(L.USERPOLICY_DEFAULT.pack(in_=event.in_, fwd=event.fwd, out=event.out))
-    return Notification(Xfrm.GETDEFAULT, Group.POLICY, body, seq=False, pid=False)
+    return Notification(Xfrm.GETDEFAULT, body, seq=False, pid=False)
 
 
 def _acquire(event: E.Acquire) -> Notification:
@@ -86,11 +85,11 @@ def _acquire(event: E.Acquire) -> Notification:
         aalgos=t.aalgos, ealgos=t.ealgos, calgos=t.calgos, seq=x.seq,
     )  # fmt: skip
     body += encode.policy_attributes(policy.config) + encode.bound(x.pcpu, 0)
-    return Notification(Xfrm.ACQUIRE, Group.ACQUIRE, body, seq=False, pid=False)
+    return Notification(Xfrm.ACQUIRE, body, seq=False, pid=False)
 
 
 def _state_monitored(event: E.StateMonitored) -> Notification:
-    return Notification(Xfrm.NEWAE, Group.AEVENTS, encode.aevent(event.aevent))
+    return Notification(Xfrm.NEWAE, encode.aevent(event.aevent))
 
 
 def _migrated(event: E.Migrated) -> Notification:
@@ -98,7 +97,7 @@ def _migrated(event: E.Migrated) -> Notification:
     body = L.USERPOLICY_ID.pack(sel=encode.selector(x.selector), dir=x.direction)
     body += encode.kmaddress(x.kmaddress) + encode.encapsulation(x.encap) + encode.policy_type(x.type)
     body += b"".join(map(encode.migrate_entry, x.entries))
-    return Notification(Xfrm.MIGRATE, Group.MIGRATE, body, seq=False, pid=False)
+    return Notification(Xfrm.MIGRATE, body, seq=False, pid=False)
 
 
 _MAKERS: Mapping[type, Callable[[Any], Notification]] = {
@@ -114,6 +113,22 @@ _MAKERS: Mapping[type, Callable[[Any], Notification]] = {
     E.Acquire: _acquire,
     E.StateMonitored: _state_monitored,
     E.Migrated: _migrated,
+}
+
+
+GROUP_OF: Mapping[type, Group] = {
+    E.StateAdded: Group.SA,
+    E.StateDeleted: Group.SA,
+    E.StatesFlushed: Group.SA,
+    E.StateExpired: Group.EXPIRE,
+    E.PolicyAdded: Group.POLICY,
+    E.PolicyDeleted: Group.POLICY,
+    E.PoliciesFlushed: Group.POLICY,
+    E.PolicyExpired: Group.EXPIRE,
+    E.DefaultChanged: Group.POLICY,
+    E.Acquire: Group.ACQUIRE,
+    E.StateMonitored: Group.AEVENTS,
+    E.Migrated: Group.MIGRATE,
 }
 
 

@@ -7,85 +7,90 @@ order; a layout as format nests. Sizes and offsets are checked against the table
 from __future__ import annotations
 
 import struct
-import sys
 from collections import namedtuple
 from collections.abc import Callable
 from typing import Any
 
-_NETWORK = {"be16": ("H", 2), "be32": ("I", 4)}
-_SWAPPED = sys.byteorder == "little"
+_NETWORK = {"be16": 2, "be32": 4}
 
 
-def _swap16(value: int) -> int:
-    return (value & 0xFF) << 8 | value >> 8
+class _Field:
+    """One field: its place, its bytes, and how they are read and written as Python source.
 
+    `code` is its format in the struct, `read` takes the unpacked value, `written` the field's own value.
+    """
 
-def _swap32(value: int) -> int:
-    return int.from_bytes(value.to_bytes(4, "little"), "big")
-
-
-_SWAP: dict[str, Callable[[int], int]] = {"be16": _swap16, "be32": _swap32}
+    def __init__(self, name: str, offset: int, kind: Any) -> None:
+        self.name = name
+        self.offset = offset
+        self.read, self.written, self.empty = "{}", name, "0"
+        self.code = str(kind)
+        if isinstance(kind, Layout):
+            self.code, self.empty = f"{kind.size}s", repr(bytes(kind.size))
+            self.read = f"{kind.name}({{}})"
+            self.written = f"{name} if type({name}) is bytes else {kind.name}_pack(**{name})"
+        elif kind in _NETWORK:
+            size = _NETWORK[kind]
+            self.code, self.read, self.written = f"{size}s", "int_of({})", f'{name}.to_bytes({size}, "big")'
+        elif self.code.endswith("s"):
+            self.empty = repr(b"")
+        self.size = struct.calcsize("=" + self.code)
 
 
 class Layout:
-    """One struct. `unpack` gives a named tuple of its fields, `pack` takes them by name (else zero)."""
+    """One struct. `unpack` gives a named tuple of its fields, `pack` takes them by name (else zero).
+
+    Both are made of the table below when this is imported, as namedtuple makes its classes: what is looked up
+    there once would be looked up for every message. A nested layout's field is unpacked as a named tuple, and
+    packed from a dict of its own fields, or from its bytes. `unpack(data, at=0)` raises struct.error where
+    `data` is shorter than the layout.
+    """
+
+    unpack: Callable[..., Any]
+    pack: Callable[..., bytes]
 
     def __init__(self, name: str, size: int, /, **fields: Any) -> None:
         """`fields` maps names to (offset, format)."""
         self.name = name
         self.size = size
-        self._nested: list[tuple[int, Layout]] = []
-        self._swaps: list[tuple[int, Callable[[int], int]]] = []
-        self._empty: list[Any] = []
-        text, at = "=", 0
-        for number, (field, (offset, kind)) in enumerate(fields.items()):
-            if offset < at:
-                raise AssertionError(f"{name}.{field} overlaps")
-            code = self._code(number, kind)
-            text += f"{offset - at}x{code}"
-            at = offset + struct.calcsize("=" + code)
-        if at > size:
-            raise AssertionError(f"{name} is longer than {size} bytes")
-        self._struct = struct.Struct(text + f"{size - at}x")
-        self._names = tuple(fields)
+        found = [_Field(field, *place) for field, place in fields.items()]
+        scope = self._scope(found, [kind for _, kind in fields.values() if isinstance(kind, Layout)])
+        exec(_source(found), scope)
+        self.unpack, self.pack = scope["unpack"], scope["pack"]
+
+    def _scope(self, fields: list[_Field], nested: list[Layout]) -> dict[str, Any]:
+        """What the source of `unpack` and `pack` refers to."""
+        whole = struct.Struct(self._format(fields))
         make: Any = namedtuple
-        self._tuple: Any = make(name, self._names)
+        scope: dict[str, Any] = {"unpack_from": whole.unpack_from, "pack_all": whole.pack}
+        scope |= {"int_of": int.from_bytes, "made": make(self.name, [field.name for field in fields])}
+        for layout in nested:
+            scope |= {layout.name: layout.unpack, f"{layout.name}_pack": layout.pack}
+        return scope
 
-    def _code(self, number: int, kind: Any) -> str:
-        if isinstance(kind, Layout):
-            self._nested.append((number, kind))
-            self._empty.append({})
-            return f"{kind.size}s"
-        if kind in _NETWORK:
-            if _SWAPPED:
-                self._swaps.append((number, _SWAP[kind]))
-            self._empty.append(0)
-            return _NETWORK[kind][0]
-        self._empty.append(b"" if kind.endswith("s") else 0)
-        return str(kind)
+    def _format(self, fields: list[_Field]) -> str:
+        """The struct's format, with what lies between fields; AssertionError where the table is wrong."""
+        text, at = "=", 0
+        for field in fields:
+            if field.offset < at:
+                raise AssertionError(f"{self.name}.{field.name} overlaps")
+            text += f"{field.offset - at}x{field.code}"
+            at = field.offset + field.size
+        if at > self.size:
+            raise AssertionError(f"{self.name} is longer than {self.size} bytes")
+        return text + f"{self.size - at}x"
 
-    def unpack(self, data: bytes, at: int = 0) -> Any:
-        """The fields; struct.error where `data` is shorter than the layout."""
-        values: Any = self._struct.unpack_from(data, at)
-        if self._nested or self._swaps:
-            values = list(values)
-            for number, swap in self._swaps:
-                values[number] = swap(values[number])
-            for number, layout in self._nested:
-                values[number] = layout.unpack(values[number])
-        return self._tuple._make(values)
 
-    def pack(self, /, **fields: Any) -> bytes:
-        """The bytes; a nested layout's field is a dict of its own fields, or its bytes."""
-        values = self._empty.copy()
-        for name, value in fields.items():
-            values[self._names.index(name)] = value
-        for number, swap in self._swaps:
-            values[number] = swap(values[number])
-        for number, layout in self._nested:
-            if not isinstance(values[number], bytes):
-                values[number] = layout.pack(**values[number])
-        return self._struct.pack(*values)
+def _source(fields: list[_Field]) -> str:
+    """`unpack` and `pack` of a layout."""
+    names = ", ".join(field.name for field in fields)
+    read = ", ".join(field.read.format(field.name) for field in fields)
+    keywords = ", ".join(f"{field.name}={field.empty}" for field in fields)
+    written = ", ".join(field.written for field in fields)
+    return (
+        f"def unpack(data, at=0):\n    {names}, = unpack_from(data, at)\n    return made({read})\n"
+        f"def pack(*, {keywords}):\n    return pack_all({written})\n"
+    )
 
 
 ADDRESS = "16s"

@@ -19,7 +19,7 @@ from uxfrm.model.error import XfrmError
 from uxfrm.namespace import Namespace
 from uxfrm.netlink import decode
 from uxfrm.netlink.constants import Attr, Xfrm
-from uxfrm.netlink.events import notification
+from uxfrm.netlink.events import GROUP_OF, notification
 from uxfrm.netlink.handlers import EVENT_BODIES, HANDLERS, Call, Handler
 from uxfrm.netlink.validation import LEFTOVER, SPD_RULES, XFRM_RULES, Parsed, Refused, parse
 from uxfrm.netlink.wire import (
@@ -43,6 +43,9 @@ from uxfrm.netlink.wire import (
 
 DATAGRAM_MAX = 4096
 """No datagram is longer: what the smallest of the known readers' buffers holds (charon's)."""
+
+_TYPE_MAX = max(Xfrm)
+_XFRM_LAST, _SPD_LAST = max(XFRM_RULES), max(SPD_RULES)
 
 ROOM = 212_992
 """Bytes that may wait for one port: net.core.rmem_default."""
@@ -145,7 +148,7 @@ class Server:
         self._origin = (0, 0)
         self.refused: Callable[[Port, int, int], None] | None = None
         """Told the port, the message type and the errno of each request that is refused."""
-        namespace.listen(self._publish)
+        namespace.listen(self._publish, self._wants)
 
     def open(self, id: int, capable: bool, room: int = ROOM) -> Port:
         """A new port. EADDRINUSE where the id is taken."""
@@ -185,7 +188,7 @@ class Server:
         parsed: Parsed | None = None
         try:
             handler = HANDLERS.get(request.type)
-            if handler is None and request.type > max(Xfrm):
+            if handler is None and request.type > _TYPE_MAX:
                 return errno.EINVAL, NOTHING, False
             if not port.capable:
                 return errno.EPERM, NOTHING, False
@@ -208,10 +211,10 @@ class Server:
         body = handler.body if handler is not None else EVENT_BODIES.get(request.type, 0)
         if len(request.payload) < body:
             raise Refused(errno.EINVAL, Report("Invalid header length"))
-        rules = SPD_RULES if request.type == Xfrm.NEWSPDINFO else XFRM_RULES
-        last = max(rules)
-        parsed = parse(request.payload, aligned(body), rules, last, HEADER.size)
-        if handler is not None and rules is XFRM_RULES:
+        if request.type == Xfrm.NEWSPDINFO:
+            return parse(request.payload, aligned(body), SPD_RULES, _SPD_LAST, HEADER.size)
+        parsed = parse(request.payload, aligned(body), XFRM_RULES, _XFRM_LAST, HEADER.size)
+        if handler is not None:
             decode.check_kinds(parsed.attributes, handler.directed, request.type == Xfrm.ACQUIRE)
         return parsed
 
@@ -245,12 +248,19 @@ class Server:
 
     # -- events
 
+    def _wants(self, kind: type[Event]) -> bool:
+        """False while nobody would hear of such an event: then it need not be made."""
+        return bool(self._joined(GROUP_OF[kind]))
+
+    def _joined(self, group: int) -> list[Port]:
+        bit = 1 << (group - 1)
+        return [port for port in self.ports.values() if port.groups & bit]
+
     def _publish(self, event: Event) -> bool:
         """Tell everybody who joined the event's group, the requester too; False for nobody."""
-        found = notification(event)
-        bit = 1 << (found.group - 1)
-        listeners = [port for port in self.ports.values() if port.groups & bit]
+        listeners = self._joined(GROUP_OF[type(event)])
         if listeners:
+            found = notification(event)
             seq, pid = self._origin[0] if found.seq else 0, self._origin[1] if found.pid else 0
             datagram = Message(found.type, 0, seq, pid, found.payload).pack()
             for port in listeners:

@@ -21,7 +21,7 @@ from uxfrm.model.lifetime import LifetimeCurrent
 from uxfrm.model.state import LifeState, ReplayEsn, ReplayLegacy, StateConfig
 from uxfrm.tables import rows as r
 from uxfrm.tables.hashindex import HashIndex, Int64s
-from uxfrm.tables.statehash import find_by_spi, mix, spi_hash
+from uxfrm.tables.statehash import address_hash, find_by_spi, mix, spi_hash
 
 SPI_PROTOCOLS = (PROTO_ESP, PROTO_AH, PROTO_COMP)
 
@@ -373,10 +373,7 @@ class StateTable:
         return int(spi_hash(self.seed, *r.words(daddr), spi, proto, family))
 
     def _address_hash(self, daddr: Address, saddr: Address, family: int) -> int:
-        value = mix(self.seed, family)
-        for word in (*r.words(daddr), *r.words(saddr)):
-            value = mix(value, word)
-        return int(value)
+        return int(address_hash(self.seed, *r.words(daddr), *r.words(saddr), family))
 
     def _destination_hash(self, daddr: Address, saddr: Address, reqid: int, family: int) -> int:
         return int(mix(self._address_hash(daddr, saddr, family), reqid))
