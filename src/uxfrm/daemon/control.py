@@ -56,6 +56,9 @@ class ControlledEngine:
         self._forget_closed()
         if len(self._own) >= PORTS_MAX:
             raise _refusal(errno.ENFILE)
+        if port in self._hub.endpoints:
+            # Who asks for a port again has often just closed it.
+            self._hub.drain(port)
         with _as_oserror():
             self._own.add(self._hub.open(server, port, self._trusted or peer.net_admin))
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
 import time
 
 from uxfrm.netlink.server import Port, Server
 
 _DATAGRAM_MAX = 1 << 20
+_NO_SIGNAL = int(socket.MSG_NOSIGNAL)
 _TURN = 64
 """Datagrams read from one port before others have their turn."""
 
@@ -21,6 +21,7 @@ class Clock:
         self._namespace = server.namespace
         self._loop = loop
         self._timer: asyncio.TimerHandle | None = None
+        self._planned: int | None = None
 
     def tick(self) -> None:
         """Let time pass up to now, and plan the next time that something is due."""
@@ -30,10 +31,13 @@ class Clock:
 
     def plan(self) -> None:
         """Wake up for the namespace's next deadline."""
+        deadline = self._namespace.next_deadline()
+        if deadline == self._planned:
+            return
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        deadline = self._namespace.next_deadline()
+        self._planned = deadline
         if deadline is not None:
             self._timer = self._loop.call_later(max(deadline - time.time(), 0), self._due)
 
@@ -43,6 +47,7 @@ class Clock:
             self._timer.cancel()
 
     def _due(self) -> None:
+        self._planned = self._timer = None
         self.tick()
         self.plan()
 
@@ -55,16 +60,21 @@ class Endpoint:
         self.end = end
         self.port = port
         self._hub = hub
-        self._writing = False
-        hub.loop.add_reader(end, self._readable)
+        self.writing = False
+        # Not the socket: the loop's look-ups would spell it out, which costs more than all they do besides.
+        self._fd = end.fileno()
+        hub.loop.add_reader(self._fd, self._readable)
 
     def _readable(self) -> None:
         self.read(_TURN)
         self._hub.flush()
+        if self.port.full and self._fd >= 0:
+            # It may have become so since it was first written to in vain.
+            self._hub.loop.remove_reader(self._fd)
 
     def read(self, most: int) -> None:
         """Carry out what the client has sent, up to `most` datagrams, while it takes the answers."""
-        while most and not self.port.full and self.end.fileno() >= 0:
+        while most and not self.port.full and self._fd >= 0:
             most -= 1
             try:
                 datagram = self.end.recv(_DATAGRAM_MAX)
@@ -77,16 +87,15 @@ class Endpoint:
                 return
             self._hub.clock.tick()
             self._hub.server.receive(self.port, datagram)
-            self._hub.touched.add(self)
 
     def write(self) -> None:
         """Send what waits, as far as the client's buffer takes it."""
-        while self.end.fileno() >= 0:
+        while self._fd >= 0:
             datagram = self.port.peek()
             if datagram is None:
                 break
             try:
-                self.end.send(datagram, socket.MSG_NOSIGNAL)
+                self.end.send(datagram, _NO_SIGNAL)
             except BlockingIOError:
                 self._watch(True)
                 return
@@ -99,22 +108,23 @@ class Endpoint:
     def _watch(self, wanted: bool) -> None:
         """Wait for room to write, and read nothing meanwhile if too much waits."""
         loop = self._hub.loop
-        if self.end.fileno() < 0 or wanted == self._writing:
+        if self._fd < 0 or wanted == self.writing:
             return
-        self._writing = wanted
+        self.writing = wanted
         if wanted:
-            loop.add_writer(self.end, self.write)
+            loop.add_writer(self._fd, self.write)
             if self.port.full:
-                loop.remove_reader(self.end)
+                loop.remove_reader(self._fd)
         else:
-            loop.remove_writer(self.end)
-            loop.add_reader(self.end, self._readable)
+            loop.remove_writer(self._fd)
+            loop.add_reader(self._fd, self._readable)
 
     def shut(self) -> None:
         """Let go of the socket."""
-        with contextlib.suppress(ValueError, OSError):
-            self._hub.loop.remove_reader(self.end)
-            self._hub.loop.remove_writer(self.end)
+        if self._fd >= 0:
+            self._hub.loop.remove_reader(self._fd)
+            self._hub.loop.remove_writer(self._fd)
+            self._fd = -1
         self.end.close()
 
 
@@ -126,7 +136,6 @@ class Hub:
         self.loop = loop
         self.clock = Clock(server, loop)
         self.endpoints: dict[int, Endpoint] = {}
-        self.touched: set[Endpoint] = set()
 
     def open(self, end: socket.socket, id: int, capable: bool) -> Port:
         """Serve a new port. XfrmError EADDRINUSE where the id is taken."""
@@ -146,14 +155,18 @@ class Hub:
         """The client is gone."""
         self.endpoints.pop(endpoint.port.id, None)
         self.server.close(endpoint.port)
-        self.touched.discard(endpoint)
         endpoint.shut()
 
     def flush(self) -> None:
-        """Send what requests have brought forth: replies, and events for anybody."""
+        """Send what requests have brought forth: replies, and events for anybody.
+
+        Whoever has no room is written to by the loop, once there is.
+        """
         self.clock.plan()
-        for endpoint in [e for e in self.endpoints.values() if e.port.pending]:
-            endpoint.write()
+        for port in self.server.take_ready():
+            endpoint = self.endpoints.get(port.id)
+            if endpoint is not None and not endpoint.writing:
+                endpoint.write()
 
     def drain(self, id: int) -> None:
         """Answer everything that a client has sent."""
