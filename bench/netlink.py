@@ -142,7 +142,7 @@ def _dump(xfrm: socket.socket, kind: str) -> int:
 
 
 def client_listen(ready: str) -> Row:
-    """Ten processes that listen to states until it is quiet: events, overruns, seconds, of the worst."""
+    """Ten processes that listen to states until it has been quiet: what the worst of them heard."""
     pipe, results = os.pipe(), []
     for _ in range(LISTENERS):
         if not os.fork():
@@ -284,12 +284,8 @@ def events(lines: int, folder: Path) -> list[Row]:
 
 def start(_: int, __: Path) -> list[Row]:
     """Seconds of `uxfrm run --private -- true`."""
-    return [
-        {
-            "what": "uxfrm run --private -- true",
-            "seconds": min(_seconds([*PRIVATE, "true"]) for _ in range(3)),
-        }
-    ]
+    seconds = min(_seconds([*PRIVATE, "true"]) for _ in range(3))
+    return [{"what": "uxfrm run --private -- true", "seconds": seconds}]
 
 
 PARTS: dict[str, Callable[[int, Path], list[Row]]] = {

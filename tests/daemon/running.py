@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import signal
@@ -92,8 +93,22 @@ def errno_of(client: socket.socket, datagram: bytes) -> int:
     return -struct.unpack_from("=i", client.recv(65536), 16)[0]
 
 
-def main(path: str) -> None:
-    """Say, on standard output, what becomes of a visitor who claims everything and flushes the policies."""
+_NEW_USER = 0x10000000  # CLONE_NEWUSER
+
+
+def main(path: str, own_namespace: bool) -> None:
+    """Say, on standard output, what becomes of a visitor who claims everything and flushes the policies.
+
+    With `own_namespace` it is root of a user namespace of its own; made here and not by unshare(1), which
+    would have to execute this interpreter with rights over nobody's files.
+    """
+    if own_namespace:
+        child = os.fork()  # only a process of one thread may leave its user namespace
+        if child:
+            os.waitpid(child, 0)
+            return
+        if ctypes.CDLL(None, use_errno=True).unshare(_NEW_USER):
+            raise OSError(ctypes.get_errno(), "unshare")
     try:
         visitor = Visitor(Path(path))
         client = visitor.open()
@@ -105,4 +120,4 @@ def main(path: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.argv[1], own_namespace=len(sys.argv) > 2)

@@ -23,13 +23,14 @@ from uxfrm.daemon.access import Visitor, has_net_admin
 TESTS = Path(__file__).parent.parent
 AS_ROOT = () if os.geteuid() == 0 else ("sudo", "-n", "--preserve-env=NOTIFY_SOCKET,PYTHONPATH")
 NOBODY = ("setpriv", "--reuid", "nobody", "--regid", "nogroup", "--clear-groups")
+OWN_NAMESPACE = "nobody, root of a namespace of its own"
 WHO = {
     "root": ("setpriv",),
     "root without capabilities": ("setpriv", "--bounding-set=-all", "--inh-caps=-all"),
     "nobody": NOBODY,
     "nobody of another group": ("setpriv", "--reuid", "nobody", "--regid", "daemon", "--clear-groups"),
     "nobody with the capability": (*NOBODY, "--inh-caps", "+net_admin", "--ambient-caps", "+net_admin"),
-    "nobody, root of a namespace of its own": (*NOBODY, "unshare", "--map-root-user"),
+    OWN_NAMESPACE: NOBODY,
 }
 EXPECTED = {
     (): {"root": "done", "root without capabilities": "done", "nobody": "EACCES",
@@ -37,7 +38,7 @@ EXPECTED = {
     ("--need-capability", "everybody"): {"root": "done", "root without capabilities": "EPERM"},
     ("--anybody",): {"root without capabilities": "done", "nobody": "EPERM",
                      "nobody with the capability": "done",
-                     "nobody, root of a namespace of its own": "EPERM"},
+                     OWN_NAMESPACE: "EPERM"},
     ("--anybody", "--need-capability", "nobody"): {"nobody": "done"},
     ("--group", "nogroup"): {"root without capabilities": "done", "nobody": "EPERM",
                              "nobody with the capability": "done", "nobody of another group": "EACCES"},
@@ -56,6 +57,7 @@ def directory() -> Iterator[Path]:
 def visit(path: Path, who: str) -> str:
     environment = os.environ | {"PYTHONPATH": str(TESTS)}
     command = [*AS_ROOT, *WHO[who], sys.executable, str(TESTS / "daemon/running.py"), str(path)]
+    command += ["own"] if who == OWN_NAMESPACE else []
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=True)
     return done.stdout.strip()
 

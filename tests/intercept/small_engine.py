@@ -105,6 +105,8 @@ class SmallEngine:
 
     def _free(self, port: int) -> None:
         if port in self._clients:
+            self.drain(port)
+        if port in self._clients:
             raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
 
     def _serve(self) -> None:

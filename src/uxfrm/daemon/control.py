@@ -58,6 +58,9 @@ class ControlledEngine:
         self._forget_closed()
         if len(self._own) >= self._most:
             raise _refusal(errno.ENFILE)
+        if port in self._hub.endpoints:
+            # Who asks for a port again has often just closed it.
+            self._hub.drain(port)
         with _as_oserror():
             self._own.add(self._hub.open(server, port, self._capable(peer)))
 

@@ -35,6 +35,7 @@ class Clock:
         self._namespace = server.namespace
         self._loop = loop
         self._timer: asyncio.TimerHandle | None = None
+        self._planned: int | None = None
         self.passed: Callable[[], None] = self.plan
 
     def tick(self) -> None:
@@ -45,10 +46,13 @@ class Clock:
 
     def plan(self) -> None:
         """Wake up for the namespace's next deadline."""
+        deadline = self._namespace.next_deadline()
+        if deadline == self._planned:
+            return
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        deadline = self._namespace.next_deadline()
+        self._planned = deadline
         if deadline is not None:
             self._timer = self._loop.call_later(max(deadline - time.time(), 0), self._due)
 
@@ -58,6 +62,7 @@ class Clock:
             self._timer.cancel()
 
     def _due(self) -> None:
+        self._planned = self._timer = None
         try:
             self.tick()
         except Exception as error:
@@ -73,12 +78,14 @@ class Endpoint:
         self.end = end
         self.port = port
         self._hub = hub
-        self._reading = self._writing = False
+        self._reading = self.writing = False
         self._watch(blocked=False)
 
     def _readable(self) -> None:
         self.read(_TURN, _TURN_BYTES)
         self._hub.flush()
+        # The port may have become full since it was last written to in vain.
+        self._watch(self.writing)
 
     def read(self, most: int, most_bytes: int) -> None:
         """Carry out what the client has sent, up to so much, while it takes the answers."""
@@ -137,8 +144,8 @@ class Endpoint:
                 loop.add_reader(self.end, self._readable)
             else:
                 loop.remove_reader(self.end)
-        if blocked != self._writing:
-            self._writing = blocked
+        if blocked != self.writing:
+            self.writing = blocked
             if blocked:
                 loop.add_writer(self.end, self.write)
             else:
@@ -186,10 +193,15 @@ class Hub:
         endpoint.shut()
 
     def flush(self) -> None:
-        """Send what requests have brought forth: replies, and events for anybody."""
+        """Send what requests have brought forth: replies, and events for anybody.
+
+        Whoever has no room is written to by the loop, once there is.
+        """
         self.clock.plan()
-        for endpoint in [e for e in self.endpoints.values() if e.port.pending]:
-            endpoint.write()
+        for port in self.server.take_ready():
+            endpoint = self.endpoints.get(port.id)
+            if endpoint is not None and not endpoint.writing:
+                endpoint.write()
 
     def drain(self, id: int) -> None:
         """Answer everything that a client has sent."""

@@ -55,8 +55,6 @@ def create(caller: Caller) -> Result:
 def _open(caller: Caller, server: Endpoint, owner: Process) -> int:
     """Find a port, as netlink_autobind does: the process's number, then anything in the negative range."""
     engine, port = caller.service.engine, owner.own_pid
-    if port in caller.service.sockets:
-        _notice_close(caller, port)
     for _ in range(_PORT_TRIES):
         try:
             engine.open(server, port, owner.peer)
@@ -101,7 +99,8 @@ def bind(caller: Caller) -> Result:
         raise error(errno.EINVAL)
     if port and port != known.port:
         _rename(caller, known, port)
-    caller.service.engine.bind(known.port, groups)
+    if groups != known.groups:
+        caller.service.engine.bind(known.port, groups)
     known.bound, known.groups = True, groups
     return 0
 

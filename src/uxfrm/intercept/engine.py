@@ -34,8 +34,8 @@ class Engine(Protocol):
 
     def open(self, server: socket.socket, port: int, peer: Peer) -> None:
         """A client made a socket; the engine now owns its server end (AF_UNIX, SOCK_SEQPACKET), and closes it
-        when the client has. EADDRINUSE: the port is taken, another one is tried; `server` stays the
-        caller's."""
+        when the client has. EADDRINUSE: the port is taken by a client that has not closed, another one is
+        tried; `server` stays the caller's."""
 
     def bind(self, port: int, groups: int) -> None:
         """Replace the multicast groups by this mask: bit 0 is group 1."""

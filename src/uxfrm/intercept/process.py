@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from uxfrm.intercept.libc import pidfd_getfd
 from uxfrm.intercept.numbers import STRICT_FDS
 
 _CAP_NET_ADMIN = 12
+_STATUS_MAX = 65536
+_STATUS_LINE = re.compile(r"^(Tgid|NStgid|Uid|Gid|CapEff):\s*(.*)$", re.MULTILINE)
 _SOCKET_LINK = "socket:["
 
 
@@ -25,22 +28,27 @@ class Process:
 
 def process(thread: int) -> Process:
     """The process of a thread. Raises OSError if it is gone."""
-    fields = {}
-    with open(f"/proc/{thread}/status", encoding="ascii", errors="replace") as status:
-        for line in status:
-            key, _, value = line.partition(":")
-            fields[key] = value.split()
-    pid = int(fields["Tgid"][0])
-    own_pid = int(fields.get("NStgid", fields["Tgid"])[-1])
-    capabilities = int(fields["CapEff"][0], 16)
+    status = _status(thread)
+    pid = int(status["Tgid"])
+    own_pid = int(status.get("NStgid", status["Tgid"]).split()[-1])
     peer = Peer(
         pid,
-        uid=int(fields["Uid"][1]),
-        gid=int(fields["Gid"][1]),
+        uid=int(status["Uid"].split()[1]),
+        gid=int(status["Gid"].split()[1]),
         netns=_netns(thread),
-        net_admin=bool(capabilities >> _CAP_NET_ADMIN & 1),
+        net_admin=bool(int(status["CapEff"], 16) >> _CAP_NET_ADMIN & 1),
     )
     return Process(peer, own_pid)
+
+
+def _status(thread: int) -> dict[str, str]:
+    """The fields of /proc/PID/status that are needed; in one read, for every new socket asks."""
+    fd = os.open(f"/proc/{thread}/status", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        text = os.read(fd, _STATUS_MAX).decode("ascii", "replace")
+    finally:
+        os.close(fd)
+    return dict(_STATUS_LINE.findall(text))
 
 
 def _netns(thread: int) -> int:

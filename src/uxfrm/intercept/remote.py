@@ -25,6 +25,9 @@ from uxfrm.intercept.engine import Engine, Peer
 DATAGRAM_MAX = 16384
 _FDS_MAX = 4
 _TIMEOUT_S = 30
+_CUT = int(socket.MSG_TRUNC | socket.MSG_CTRUNC)
+_NO_WAIT = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+_CLOEXEC = int(socket.MSG_CMSG_CLOEXEC)
 
 Port = Annotated[int, msgspec.Meta(ge=0, le=0xFFFFFFFF)]
 Integer = Annotated[int, msgspec.Meta(ge=-(1 << 31), lt=1 << 31)]
@@ -208,7 +211,7 @@ def serve_control(connection: socket.socket, engine: Engine) -> bool:
     fds = array.array("i")
     try:
         room = socket.CMSG_SPACE(_FDS_MAX * fds.itemsize)
-        datagram, ancillary, flags, _ = connection.recvmsg(DATAGRAM_MAX, room, socket.MSG_CMSG_CLOEXEC)
+        datagram, ancillary, flags, _ = connection.recvmsg(DATAGRAM_MAX, room, _CLOEXEC)
     except BlockingIOError:
         return True
     except OSError:
@@ -219,14 +222,14 @@ def serve_control(connection: socket.socket, engine: Engine) -> bool:
     if not datagram:
         _close(fds)
         return False
-    if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+    if flags & _CUT:
         _close(fds)
         reply = _encode(errno.EMSGSIZE)
     else:
         reply = answer(engine, datagram, fds)
     try:
         # Who asks without reading the answers is not waited for.
-        connection.send(reply, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+        connection.send(reply, _NO_WAIT)
     except OSError:
         return False
     return True

@@ -109,6 +109,8 @@ class StateTimers(Timers[State]):
     def arm(self, state: State) -> None:
         """Plan the state's next check, if time limits it at all."""
         limits = time_limits(state)
+        if not (limits.soft_add or limits.hard_add or limits.soft_use or limits.hard_use):
+            return
         uses = [limit for limit in (limits.soft_use, limits.hard_use, self._shortest_use) if limit]
         self._shortest_use = min(uses, default=None)
         ends = [end for end in (hard_deadline(state), soft_deadline(state)) if end is not None]

@@ -95,6 +95,14 @@ class PolicyConfig:
     def family(self) -> int:
         return self.selector.family
 
+    def numbered(self, index: int) -> PolicyConfig:
+        """The same policy under the index that the table gave it: nothing else is to be checked again."""
+        found = object.__new__(PolicyConfig)
+        for name in PolicyConfig.__slots__:
+            object.__setattr__(found, name, getattr(self, name))
+        object.__setattr__(found, "index", index)
+        return found
+
     def __post_init__(self) -> None:
         if not 0 <= self.share <= 3:
             raise invalid("Invalid policy share")

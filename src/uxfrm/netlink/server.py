@@ -59,10 +59,13 @@ class Port:
     """
 
     __slots__ = (
-        "_dump", "_lost", "_waiting", "capable", "capped", "extended", "groups", "id", "queued", "room",
+        "_dump", "_lost", "_ready", "_waiting", "capable", "capped", "extended", "groups", "id", "queued",
+        "room",
     )  # fmt: skip
 
-    def __init__(self, id: int, capable: bool, room: int = ROOM) -> None:
+    def __init__(self, id: int, capable: bool, room: int, ready: set[Port]) -> None:
+        """`ready` is where the port puts itself when there is something to send."""
+        self._ready = ready
         self.id = id
         self.capable = capable
         self.extended = False
@@ -89,6 +92,7 @@ class Port:
         if self.full:
             self._lost = True
             return
+        self._ready.add(self)
         self._waiting.append(datagram)
         self.queued += len(datagram)
 
@@ -145,6 +149,7 @@ class Server:
         self.namespace = namespace
         self.cpus = cpus
         self.ports: dict[int, Port] = {}
+        self._ready: set[Port] = set()
         self._origin = (0, 0)
         self.refused: Callable[[Port, int, int], None] | None = None
         """Told the port, the message type and the errno of each request that is refused."""
@@ -154,12 +159,13 @@ class Server:
         """A new port. EADDRINUSE where the id is taken."""
         if id in self.ports:
             raise XfrmError(errno.EADDRINUSE)
-        port = self.ports[id] = Port(id, capable, room)
+        port = self.ports[id] = Port(id, capable, room, self._ready)
         return port
 
     def close(self, port: Port) -> None:
         """Forget a port and what waits for it."""
         self.ports.pop(port.id, None)
+        self._ready.discard(port)
 
     def rename(self, port: Port, id: int) -> None:
         """Give a port the id that its owner asked for. EADDRINUSE where it is taken."""
@@ -169,6 +175,12 @@ class Server:
             del self.ports[port.id]
             port.id = id
             self.ports[id] = port
+
+    def take_ready(self) -> list[Port]:
+        """The ports for which something was queued since the last call."""
+        ready = list(self._ready)
+        self._ready.clear()
+        return ready
 
     # -- requests
 

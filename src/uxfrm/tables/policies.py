@@ -307,7 +307,7 @@ class PolicyTable:
         """Follows: __xfrm_policy_link."""
         self._position += 1
         if config.index != index:
-            config = replace(config, index=index)
+            config = config.numbered(index)
         policy = Policy(config, self._position, self._position if place is None else place, now_s)
         self._by_position[policy.position] = policy
         self._by_index[index] = policy

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,19 @@ _CARRIED = (
     "bytes", "packets", "add_time", "use_time", "lastused", "oseq", "oseq_hi", "seq", "seq_hi", "bitmap",
     "window", "iv_salt_hi", "iv_salt_lo", "ip_id",
 )  # fmt: skip
+
+
+# A request asks for the same few hashes several times over.
+
+
+@lru_cache(maxsize=256)
+def _address_hash(seed: int, daddr: Address, saddr: Address, family: int) -> int:
+    return int(address_hash(seed, *r.words(daddr), *r.words(saddr), family))
+
+
+@lru_cache(maxsize=256)
+def _destination_hash(seed: int, daddr: Address, saddr: Address, reqid: int, family: int) -> int:
+    return int(mix(_address_hash(seed, daddr, saddr, family), reqid))
 
 
 class State:
@@ -373,7 +387,7 @@ class StateTable:
         return int(spi_hash(self.seed, *r.words(daddr), spi, proto, family))
 
     def _address_hash(self, daddr: Address, saddr: Address, family: int) -> int:
-        return int(address_hash(self.seed, *r.words(daddr), *r.words(saddr), family))
+        return _address_hash(self.seed, daddr, saddr, family)
 
     def _destination_hash(self, daddr: Address, saddr: Address, reqid: int, family: int) -> int:
-        return int(mix(self._address_hash(daddr, saddr, family), reqid))
+        return _destination_hash(self.seed, daddr, saddr, reqid, family)
