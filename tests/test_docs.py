@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -56,3 +57,17 @@ def test_no_file_names_a_registry_or_a_path_of_one_machine() -> None:
     )
     lines = [line for line in found.stdout.splitlines() if not line.startswith("tests/test_docs.py")]
     assert lines == []
+
+
+def test_the_example_of_the_api_page_prints_what_it_says() -> None:
+    blocks = re.findall(r"```(?:python)?\n(.*?)```", (DOCS / "api.md").read_text(), flags=re.S)
+    source, printed = blocks
+    done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=True)
+    assert done.stdout == printed
+
+
+def test_every_option_of_the_commands_is_explained() -> None:
+    text = (DOCS / "commands.md").read_text()
+    for command in ("state", "policy", "monitor", "stat"):
+        options = re.findall(r"--[a-z]+", CliRunner().invoke(main, [command, "--help"]).output)
+        assert sorted({option for option in options if option not in text} - {"--help", "--statistics"}) == []

@@ -1,4 +1,4 @@
-"""Get Debian's user-mode Linux 6.1 with its modules, and kmod to load them: unpacked, not installed."""
+"""Get Debian packages unpacked, not installed: user-mode Linux 6.1 with its modules and kmod to load them."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
-
-PACKAGES = ("user-mode-linux", "kmod")
 
 
 class Kernel(NamedTuple):
@@ -21,26 +20,40 @@ class Kernel(NamedTuple):
 
 
 def fetch() -> Kernel:
-    """Return the kernel, downloaded when the cache has none. The cache appears at once or not at all."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    where = cache / "uxfrm" / "uml-6.1"
-    if not where.is_dir():
-        where.parent.mkdir(parents=True, exist_ok=True)
-        _unpack(where)
+    """Return the kernel, downloaded when the cache has none."""
+    where = unpacked("uml-6.1", ["user-mode-linux", "kmod"], _link_modules)
     return Kernel(where / "usr/bin/linux.uml", where / "sbin/modprobe", where)
 
 
-def _unpack(where: Path) -> None:
-    made = Path(tempfile.mkdtemp(dir=where.parent, prefix="uml-6.1-"))
+def _link_modules(root: Path) -> None:
+    """modprobe -d ROOT looks in ROOT/lib/modules."""
+    (root / "lib").mkdir(exist_ok=True)
+    (root / "lib/modules").symlink_to("../usr/lib/uml/modules")
+
+
+def unpacked(name: str, packages: list[str], finish: Callable[[Path], None] | None = None) -> Path:
+    """Return a folder of the cache with these packages' files, as below /; `finish` puts it right.
+
+    The folder appears at once or not at all.
+    """
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    where = cache / "uxfrm" / name
+    if not where.is_dir():
+        where.parent.mkdir(parents=True, exist_ok=True)
+        _unpack(where, packages, finish)
+    return where
+
+
+def _unpack(where: Path, packages: list[str], finish: Callable[[Path], None] | None) -> None:
+    made = Path(tempfile.mkdtemp(dir=where.parent, prefix=f"{where.name}-"))
     made.chmod(0o755)
     try:
-        _download(made)
+        _download(made, packages)
         for package in sorted(made.glob("*.deb")):
             _do("dpkg", "-x", str(package), str(made), cwd=made)
             package.unlink()
-        # modprobe -d ROOT looks in ROOT/lib/modules
-        (made / "lib").mkdir(exist_ok=True)
-        (made / "lib/modules").symlink_to("../usr/lib/uml/modules")
+        if finish is not None:
+            finish(made)
         try:
             made.rename(where)
         except OSError:
@@ -50,12 +63,12 @@ def _unpack(where: Path) -> None:
         shutil.rmtree(made, ignore_errors=True)
 
 
-def _download(folder: Path) -> None:
+def _download(folder: Path, packages: list[str]) -> None:
     try:
-        _do("apt-get", "download", *PACKAGES, cwd=folder)
+        _do("apt-get", "download", *packages, cwd=folder)
     except RuntimeError:
         _do("apt-get", "update", cwd=folder)
-        _do("apt-get", "download", *PACKAGES, cwd=folder)
+        _do("apt-get", "download", *packages, cwd=folder)
 
 
 def _do(*argv: str, cwd: Path) -> None:

@@ -1,0 +1,147 @@
+"""Two hosts for programs under `uxfrm run`, inside namespaces that vanish with the experiment.
+
+A test calls `experiment(file, folder)`; that runs the file as a program in new user, network, mount and
+process namespaces. The program makes a `Laboratory`, does what it is for, and prints JSON. A veth pair joins
+the hosts; each has a daemon, and programs started on it have a /run of their own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+UXFRM = [sys.executable, "-m", "uxfrm.cli.main"]
+ADDRESS = {"a": "192.0.2.1", "b": "192.0.2.2"}
+NET = {"a": "10.1.1.0/24", "b": "10.1.2.0/24"}
+OTHER = {"a": "b", "b": "a"}
+SECRET = "not a secret, a test"
+
+_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
+_NAMESPACES = ("--map-root-user", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
+_OWN_RUN = ("unshare", "--mount", "sh", "-c", 'mount -t tmpfs none /run; exec "$@"', "sh")
+_BOUND = 60.0
+"""Seconds after which what has not come about never will."""
+_STATE = re.compile(r"^src (\S+) dst (\S+)\n\tproto esp spi 0x([0-9a-f]+) reqid \d+ mode (\w+)", re.M)
+_POLICY = re.compile(r"^src (\S+) dst (\S+) .*\n\tdir (\w+) ", re.M)
+_SEPARATOR = "\n--\n"
+
+
+def experiment(file: str, root: Path, *arguments: Path | str) -> Any:
+    """Run a file as a program in namespaces of its own, with a folder for it; return what it prints."""
+    done = subprocess.run(
+        ["unshare", *_NAMESPACES, sys.executable, file, *map(str, (root, *arguments))],
+        env=dict(os.environ, PYTHONPATH=str(Path(__file__).parents[1])),
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:] + _said(root)
+    return json.loads(done.stdout)
+
+
+def _said(root: Path) -> str:
+    """What daemons and programs wrote, for whoever reads a failed test."""
+    return "".join(f"\n{path.name}: {path.read_text()[-3000:]}" for path in root.glob("*.err"))
+
+
+def wait(done: Callable[[], object]) -> None:
+    """Wait until something is so. TimeoutError when it never is."""
+    end = time.monotonic() + _BOUND
+    while not done():
+        if time.monotonic() > end:
+            raise TimeoutError
+        time.sleep(0.05)
+
+
+def states(text: str) -> set[tuple[str, ...]]:
+    """Source, destination, SPI and mode of each state that `ip xfrm state` shows."""
+    return set(_STATE.findall(text))
+
+
+def policies(text: str) -> set[tuple[str, ...]]:
+    """Source, destination and direction of each policy that `ip xfrm policy` shows."""
+    return set(_POLICY.findall(text))
+
+
+def keys(text: str) -> dict[str, list[str]]:
+    """The keys of each SPI."""
+    entries = re.split(r"^src ", text, flags=re.M)[1:]
+    return {
+        re.findall(r"spi 0x([0-9a-f]+)", entry)[0]: re.findall(r" (0x[0-9a-f]{20,})", entry)
+        for entry in entries
+    }
+
+
+class Laboratory:
+    """Host a is where this runs; host b is a network namespace that a sleeping process keeps."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._sh("mount", "-t", "tmpfs", "none", "/run")
+        self._keeper = subprocess.Popen(["unshare", "--net", "sleep", "infinity"])
+        keeper = str(self._keeper.pid)
+        wait(lambda: self._namespace("self") != self._namespace(keeper))
+        self._sh("ip", "link", "add", "va", "type", "veth", "peer", "name", "vb", "netns", keeper)
+        for host in "ab":
+            (root / host).mkdir()
+            self.on(host, "ip", "addr", "add", f"{ADDRESS[host]}/24", "dev", f"v{host}")
+            self.on(host, "ip", "link", "set", f"v{host}", "up")
+            self.on(host, "ip", "link", "set", "lo", "up")
+            self._begin(host, [*UXFRM, "daemon", "--socket", str(self._socket(host))], os.environ)
+        for host in "ab":
+            wait(self._socket(host).exists)
+
+    @staticmethod
+    def _namespace(pid: str) -> str:
+        return str(Path(f"/proc/{pid}/ns/net").readlink())
+
+    @staticmethod
+    def _sh(*command: str) -> str:
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+    def _socket(self, host: str) -> Path:
+        return self.root / host / "socket"
+
+    def _prefix(self, host: str) -> list[str]:
+        return [] if host == "a" else ["nsenter", "--net", "--target", str(self._keeper.pid)]
+
+    def _begin(
+        self, host: str, command: Sequence[str], environment: Mapping[str, str]
+    ) -> subprocess.Popen[bytes]:
+        with (self.root / f"{host}.err").open("ab") as said:
+            line = [*self._prefix(host), *command]
+            return subprocess.Popen(line, env=environment, stdout=said, stderr=said)
+
+    def on(self, host: str, *command: str) -> str:
+        """What a command prints on a host."""
+        return self._sh(*self._prefix(host), *command)
+
+    def serve(
+        self, host: str, *command: str, before: Sequence[str] = (), **environment: str
+    ) -> subprocess.Popen[bytes]:
+        """Start a program under `uxfrm run`, with the host's daemon; `before` starts `uxfrm run`."""
+        run = [*UXFRM, "run", "--daemon", str(self._socket(host)), "--", *command]
+        return self.start(host, *before, *run, **environment)
+
+    def start(self, host: str, *command: str, **environment: str) -> subprocess.Popen[bytes]:
+        """Start a program with a /run of its own."""
+        return self._begin(host, [*_OWN_RUN, *command], {"PATH": _PATH, **environment})
+
+    def tables(self, host: str) -> dict[str, str]:
+        """What unmodified `ip` shows of a host's daemon."""
+        script = f"ip xfrm state && printf '{_SEPARATOR}' && ip xfrm policy"
+        said = self._sh(*UXFRM, "run", "--daemon", str(self._socket(host)), "--", "sh", "-c", script)
+        state, policy = said.split(_SEPARATOR)
+        return {"state": state, "policy": policy}
+
+    def both(self) -> dict[str, dict[str, str]]:
+        """The tables of both hosts."""
+        return {host: self.tables(host) for host in "ab"}
