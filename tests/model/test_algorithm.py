@@ -144,10 +144,10 @@ def test_aead_key_lengths(name: str, icv: int, lengths: set[int]) -> None:
 
 
 @pytest.mark.parametrize(("name", "lengths"), CRYPT_KEYS)
-def test_cipher_key_lengths_are_refused_without_words_beside_an_integrity_algorithm(
-    name: str, lengths: set[int]
+@pytest.mark.parametrize("auth", [algo.auth("sha1", b""), None], ids=["sha1", "none"])
+def test_cipher_key_lengths_are_refused_without_words(
+    name: str, lengths: set[int], auth: algo.Algorithm | None
 ) -> None:
-    auth = algo.auth("sha1", b"")
     assert accepted(lambda key: algo.check_esp_keys(algo.crypt(name, key), auth), "") == lengths
 
 

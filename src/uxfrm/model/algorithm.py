@@ -227,7 +227,7 @@ def check_aead_key(algorithm: Algorithm) -> None:
 def check_esp_keys(crypt: Algorithm, auth: Algorithm | None) -> None:
     """Refuse keys that the kernel's authenc template refuses, without words. Follows: esp_init_authenc."""
     if crypt.key_bits not in crypt_spec(crypt).key_bits:
-        raise invalid("Kernel was unable to initialize cryptographic operations" if auth is None else "")
+        raise invalid("")
     if auth is not None:
         check_auth_key(auth)
 
