@@ -106,6 +106,10 @@ SUB = attr(16, b"\1" + bytes(5))
 KMADDRESS = attr(19, ADDRESS_C + ADDRESS_D + struct.pack("=IH2x", 0, 2))
 ENCAP = attr(4, struct.pack("=H2s2s2x16s", 2, b"\x11\x94", b"\x11\x94", bytes(16)))
 
+IN, OUT = attr(33, b"\1"), attr(33, b"\2")
+# What 6.18 takes, to find then that it has no AEAD.
+TAKEN = {(36, IN), (37, IN), (38, OUT), (39, OUT), (40, OUT), (41, OUT)}
+
 SEQUENCES: dict[str, list[bytes]] = {
     "types": [request(kind, bytes(300)) for kind in (0x22, 0x20, 0x26, 0x29, 0x2A, 0xFF)]
     + [request(kind, b"") for kind in range(0x10, 0x2A)]
@@ -126,7 +130,8 @@ SEQUENCES: dict[str, list[bytes]] = {
         for number, data in ((33, b"\1"), (35, bytes(4)))
         if kind not in (0x1C, 0x1D, 0x24)
     ],
-    "leftovers": [request(0x12, usersa_id() + b"\1\2\3"), request(0x28, bytes(4) + b"\1"),
+    "leftovers": [request(0x12, attr(1, b""), DUMP), request(0x12, usersa_id() + b"\1\2\3"),
+                  request(0x28, bytes(4) + b"\1"),
                   request(0x13, policy() + attr(99, b"abc") + b"\0\0"), request(0x12, bytes(24), DUMP)],
     "policies": [
         request(0x13, policy()), request(0x13, policy()), request(0x19, policy(priority=5)),
@@ -248,6 +253,12 @@ SEQUENCES: dict[str, list[bytes]] = {
             state() + AUTH + attr(23, struct.pack("=7I", 4, 0, 0, 0, 0, 1, 0)),
             state(flags=2) + AUTH + attr(33, b"\2"), state(flags=4) + AUTH + attr(33, b"\1"),
         )
+    ],
+    "options of IP-TFS": [
+        request(0x10, state(mode=mode) + AEAD + direction + attr(number, bytes(size)))
+        for number, size in ((36, 4), (37, 2), (38, 0), (39, 4), (40, 4), (41, 4), (37, 4), (38, 1))
+        for mode, direction in ((0, b""), (1, b""), (5, b""), (5, IN), (5, OUT))
+        if (number, direction) not in TAKEN
     ],
     "defaults and thresholds": [
         request(0x27, b"\1\2\1"), request(0x28, bytes(4)), request(0x27, b"\0\7\2\0"),

@@ -95,6 +95,17 @@ class ReplayEsn:
         object.__setattr__(self, "bitmap", self.bitmap[: self.words])
 
 
+class Iptfs(NamedTuple):
+    """Options of IP-TFS, None where they are not said: times in us, sizes in bytes, the window in packets."""
+
+    drop_time: int | None = None
+    reorder_window: int | None = None
+    dont_frag: bool | None = None
+    init_delay: int | None = None
+    max_qsize: int | None = None
+    pkt_size: int | None = None
+
+
 _EMPTY_REPLAY = ReplayLegacy()
 
 
@@ -111,6 +122,7 @@ class Rare:
     replay_maxage: int | None = None
     replay_maxdiff: int | None = None
     current: LifetimeCurrent | None = None
+    iptfs: Iptfs | None = None
 
 
 PLAIN = Rare()
@@ -215,6 +227,8 @@ def _check_algorithms_esp(x: StateConfig) -> None:
         )
     if x.tfcpad and x.mode != Mode.TUNNEL:
         raise invalid("TFC padding can only be used in tunnel mode")
+    if x.rare.iptfs is not None and x.mode != Mode.IPTFS:
+        raise invalid("IP-TFS options can only be used in IP-TFS mode")
 
 
 def _check_algorithms_comp(x: StateConfig) -> None:
@@ -327,6 +341,14 @@ def _check_mapping_timer(x: StateConfig) -> None:
 _NOT_OUT = ((DECAP_DSCP, "DECAP_DSCP"), (ICMP, "ICMP"), (WILDRECV, "WILDRECV"))
 _NOT_IN = ((DONT_ENCAP_DSCP, "DONT_ENCAP_DSCP"), (OSEQ_MAY_WRAP, "OSEQ_MAY_WRAP"))
 
+_IPTFS_NOT_OUT = (("drop_time", "drop time"), ("reorder_window", "reorder window"))
+_IPTFS_NOT_IN = (
+    ("dont_frag", "don't fragment"),
+    ("init_delay", "initial delay"),
+    ("max_qsize", "max queue size"),
+    ("pkt_size", "packet size"),
+)
+
 
 def _check_direction(x: StateConfig) -> None:
     if x.direction == SaDir.OUT:
@@ -335,6 +357,7 @@ def _check_direction(x: StateConfig) -> None:
                 raise invalid(f"Flag {name} should not be set for output SA")
         if x.replay_window:
             raise invalid("Replay window should be 0 for output SA")
+        _check_iptfs(x.rare.iptfs, _IPTFS_NOT_OUT, "output")
         if x.replay.seq or x.replay.bitmap:
             raise invalid("Replay seq and bitmap should be 0 for output SA")
     elif x.direction == SaDir.IN:
@@ -343,6 +366,13 @@ def _check_direction(x: StateConfig) -> None:
         for bit, name in _NOT_IN:
             if x.extra_flags & bit:
                 raise invalid(f"Flag {name} should not be set for input SA")
+        _check_iptfs(x.rare.iptfs, _IPTFS_NOT_IN, "input")
+
+
+def _check_iptfs(options: Iptfs | None, names: tuple[tuple[str, str], ...], way: str) -> None:
+    for field, name in names:
+        if options is not None and getattr(options, field) is not None:
+            raise invalid(f"IP-TFS {name} should not be set for {way} SA")
 
 
 def _check_pcpu(x: StateConfig) -> None:

@@ -20,13 +20,14 @@ from uxfrm.model.mark import NO_MARK, Mark
 from uxfrm.model.migrate import KmAddress, MigrateEntry, Migration
 from uxfrm.model.policy import Direction, Offload, PolicyConfig, PolicyType, SecurityContext
 from uxfrm.model.selector import Selector
-from uxfrm.model.state import PLAIN, Encap, Rare, ReplayEsn, ReplayLegacy, StateConfig
+from uxfrm.model.state import PLAIN, Encap, Iptfs, Rare, ReplayEsn, ReplayLegacy, StateConfig
 from uxfrm.model.template import IPSEC_PROTOCOLS, MAX_DEPTH, Template
 from uxfrm.netlink import layouts as L
 from uxfrm.netlink.constants import Attr
 
 Attributes = Mapping[int, bytes]
 
+_U16 = struct.Struct("=H")
 _U32 = struct.Struct("=I")
 _ALL_BITS = 0xFFFFFFFF
 _NAME_MAX = 63
@@ -141,11 +142,30 @@ def lifetime_current(attributes: Attributes) -> LifetimeCurrent | None:
 _RARE = frozenset({
     Attr.COADDR, Attr.SEC_CTX, Attr.OFFLOAD_DEV, Attr.MTIMER_THRESH, Attr.NAT_KEEPALIVE_INTERVAL,
     Attr.SA_PCPU, Attr.ETIMER_THRESH, Attr.REPLAY_THRESH, Attr.LTIME_VAL,
+    *range(Attr.IPTFS_DROP_TIME, Attr.IPTFS_PKT_SIZE + 1),
 })  # fmt: skip
 
 
 def _optional(attributes: Attributes, number: Attr) -> int | None:
     return u32(attributes, number) if number in attributes else None
+
+
+_IPTFS = range(Attr.IPTFS_DROP_TIME, Attr.IPTFS_PKT_SIZE + 1)
+
+
+def _iptfs(attributes: Attributes) -> Iptfs | None:
+    """IPTFS_*, in the order of their numbers."""
+    if not any(number in attributes for number in _IPTFS):
+        return None
+    window = attributes.get(Attr.IPTFS_REORDER_WINDOW)
+    return Iptfs(
+        _optional(attributes, Attr.IPTFS_DROP_TIME),
+        None if window is None else int(_U16.unpack_from(window)[0]),
+        True if Attr.IPTFS_DONT_FRAG in attributes else None,
+        _optional(attributes, Attr.IPTFS_INIT_DELAY),
+        _optional(attributes, Attr.IPTFS_MAX_QSIZE),
+        _optional(attributes, Attr.IPTFS_PKT_SIZE),
+    )
 
 
 def _rare(attributes: Attributes, family: int) -> Rare:
@@ -162,6 +182,7 @@ def _rare(attributes: Attributes, family: int) -> Rare:
         replay_maxage=_optional(attributes, Attr.ETIMER_THRESH),
         replay_maxdiff=_optional(attributes, Attr.REPLAY_THRESH),
         current=lifetime_current(attributes),
+        iptfs=_iptfs(attributes),
     )
 
 

@@ -18,7 +18,7 @@ from uxfrm.model.dump import PolicyDump, StateDump, StateId
 from uxfrm.model.error import XfrmError, invalid
 from uxfrm.model.flow import PROTO_IPSEC_ANY
 from uxfrm.model.state import StateConfig
-from uxfrm.model.template import IPSEC_PROTOCOLS
+from uxfrm.model.template import IPSEC_PROTOCOLS, Mode
 from uxfrm.namespace import Namespace
 from uxfrm.netlink import decode, encode
 from uxfrm.netlink import layouts as L
@@ -65,6 +65,9 @@ def _state(call: Call) -> StateConfig:
     config = decode.state(L.USERSA_INFO.unpack(call.body), call.attributes)
     if config.rare.pcpu is not None and config.rare.pcpu >= call.cpus:
         raise XfrmError(errno.ERANGE, "pCPU number too big")
+    if config.mode == Mode.IPTFS:
+        # as a kernel without it: who probes for the mode must not believe that it works here
+        raise XfrmError(errno.EPROTONOSUPPORT, "Requested mode not found")
     return config
 
 
