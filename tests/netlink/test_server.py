@@ -88,6 +88,20 @@ def test_a_state_is_added_told_shown_and_taken_away() -> None:
     assert errnos(port) == [0, errno.ESRCH]
 
 
+def test_who_joins_late_or_leaves_is_told_exactly_what_happens_meanwhile() -> None:
+    made, port = server()
+    watcher = made.open(101, capable=True)
+    told = []
+    for n, groups in enumerate((0, 1 << 2, 0, 1 << 3, 1 << 2)):
+        watcher.groups = groups
+        made.receive(port, request(0x10, state(spi=struct.pack(">I", 256 + n)) + AEAD, flags=1))
+        made.receive(port, request(0x13, policy(selector(dport=n + 1, proto=6)), flags=1))
+        told.append([m.type for d in taken(watcher) for m in messages(d)])
+    assert told == [[], [0x10], [], [0x13], [0x10]]
+    assert made.take_ready() == [watcher]
+    assert made.take_ready() == []
+
+
 def test_datagrams_of_a_dump_fit_the_smallest_reader_and_states_may_go_meanwhile() -> None:
     made, port = server()
     for n in range(200):
