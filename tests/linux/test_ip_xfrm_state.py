@@ -148,16 +148,18 @@ def additions() -> str:
 
 @pytest.mark.linux
 @pytest.mark.compiled
-def test_states_of_every_kind_are_taken_refused_and_shown_alike(guest: LinuxGuest, tmp_path: Path) -> None:
+def test_states_of_every_kind_are_taken_refused_and_shown_alike(
+    own_guest: LinuxGuest, tmp_path: Path
+) -> None:
     shown = "ip xfrm state; ip -s xfrm state; ip -s xfrm state count"
-    theirs, ours = both(guest, f"{additions()}\n{shown}\n", tmp_path)
+    theirs, ours = both(own_guest, f"{additions()}\n{shown}\n", tmp_path)
     assert_same(theirs, ours)
 
 
 @pytest.mark.linux
 @pytest.mark.compiled
 @pytest.mark.parametrize("name", SESSIONS)
-def test_a_session_prints_what_it_prints_on_linux(guest: LinuxGuest, tmp_path: Path, name: str) -> None:
-    theirs, ours = both(guest, SESSIONS[name], tmp_path)
+def test_a_session_prints_what_it_prints_on_linux(own_guest: LinuxGuest, tmp_path: Path, name: str) -> None:
+    theirs, ours = both(own_guest, SESSIONS[name], tmp_path)
     assert len(theirs) > 10
     assert_same(theirs, ours)

@@ -211,8 +211,8 @@ def in_fewer_words(ours: Answer, theirs: Answer) -> Answer:
 
 
 @pytest.mark.parametrize("name", SEQUENCES)
-def test_uxfrm_answers_as_linux_6_1(guest: LinuxGuest, name: str) -> None:
-    port, answers = asked(guest, SEQUENCES[name])
+def test_uxfrm_answers_as_linux_6_1(own_guest: LinuxGuest, name: str) -> None:
+    port, answers = asked(own_guest, SEQUENCES[name])
     ours = Uxfrm(port, random.Random(1).randbytes)
     for number, (datagram, theirs) in enumerate(zip(SEQUENCES[name], answers, strict=True)):
         found = in_fewer_words(ours.request(datagram), theirs)
