@@ -7,11 +7,13 @@ with `uxfrm` on a daemon.
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -167,47 +169,63 @@ MONITORED = f"""
 """
 
 
-def watched(watcher: list[str], script: str, path: Path) -> str:
-    """What a monitor printed while a script ran; it is listening once it answers the script's first event."""
-    with path.open("w") as out, subprocess.Popen(watcher, stdout=out) as process:
-        time.sleep(1.5)
-        assert call([], script)[0] == 0
-        time.sleep(0.5)
-        process.send_signal(signal.SIGINT)
-        process.wait(20)
-    return path.read_text()
+PROBE = "policy --socket {} setdefault in accept"
+"""Also the script's last event: by it a monitor shows that it listens, and that it has heard all."""
+
+
+@contextmanager
+def watching(path: Path, *watchers: list[str]) -> Iterator[list[Path]]:
+    """Monitors that are listening to a daemon; the files that they write."""
+    with ExitStack() as stack:
+        files = [path.with_name(f"watched-{os.getpid()}-{number}") for number in range(len(watchers))]
+        for file, watcher in zip(files, watchers, strict=True):
+            out = stack.enter_context(file.open("w"))
+            process = stack.enter_context(subprocess.Popen(watcher, stdout=out))
+            stack.callback(process.send_signal, signal.SIGTERM)
+        until(
+            lambda: call([], f"{OURS} {PROBE.format(path)}")[0] == 0 and all(f.stat().st_size for f in files)
+        )
+        yield files
+
+
+def until(true: Callable[[], bool]) -> None:
+    end = time.monotonic() + 60
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+def since(text: str, probe: str) -> str:
+    """What came after the probes."""
+    while text.startswith(probe):
+        text = text[len(probe) :]
+    return text
 
 
 @pytest.mark.linux
-def test_events_of_a_daemon_are_printed_as_by_ip(empty: Path, tmp_path: Path) -> None:
+def test_events_of_a_daemon_are_printed_as_by_ip(empty: Path) -> None:
     """Both listen to the same daemon at the same time."""
     run = [*UXFRM, "run", "--daemon", str(empty), "--"]
-    with (tmp_path / "ip").open("w") as out:
-        theirs = subprocess.Popen([*run, "ip", "xfrm", "monitor", "all"], stdout=out)
-        mine = watched(
-            [*UXFRM, "monitor", "--socket", str(empty)],
-            ours(MONITORED, f"--socket {empty}"),
-            tmp_path / "ours",
-        )
-        theirs.send_signal(signal.SIGTERM)
-        theirs.wait(20)
-    assert "Deleted" in mine
-    assert mine == (tmp_path / "ip").read_text()
+    mine = [*UXFRM, "monitor", "--socket", str(empty)]
+    default = "Default policies:\n in:  accept\n fwd: accept\n out: accept\n"
+    with watching(empty, mine, [*run, "ip", "xfrm", "monitor", "all"]) as files:
+        assert call([], ours(MONITORED, f"--socket {empty}"))[0] == 0
+        until(lambda: all(since(file.read_text(), default).endswith(default) for file in files))
+        found, theirs = (since(file.read_text(), default) for file in files)
+    assert "Deleted" in found
+    assert found == theirs
 
 
-def test_events_as_json(empty: Path, tmp_path: Path) -> None:
+def test_events_as_json(empty: Path) -> None:
     watcher = [*UXFRM, "monitor", "--socket", str(empty), "--json", "policy"]
-    lines = watched(watcher, ours(MONITORED, f"--socket {empty}"), tmp_path / "json").splitlines()
+    default = '{"event":"getdefault","in":"accept","fwd":"accept","out":"accept"}\n'
+    with watching(empty, watcher) as (file,):
+        assert call([], ours(MONITORED, f"--socket {empty}"))[0] == 0
+        until(lambda: since(file.read_text(), default).endswith(default))
+        lines = since(file.read_text(), default).splitlines()
     names = [json.loads(line)["event"] for line in lines]
-    assert names == [
-        "newpolicy",
-        "updpolicy",
-        "delpolicy",
-        "getdefault",
-        "newpolicy",
-        "flushpolicy",
-        "getdefault",
-    ]
+    policies = ["newpolicy", "updpolicy", "delpolicy", "getdefault", "newpolicy", "flushpolicy", "getdefault"]
+    assert names == policies
 
 
 CAPTURE = Path(__file__).parent.parent / "captures" / "data" / "ah-cmac-aes" / "wire.pcap"
