@@ -84,7 +84,7 @@ SESSIONS = {
         ip xfrm state deleteall; ip xfrm state; ip xfrm state deleteall
     """,
     "monitor": f"""
-        ip xfrm monitor > $OUT & watcher=$!; sleep 1
+        ip xfrm monitor > $OUT & watcher=$!; sleep 2
         ip xfrm state add {ENDS} proto esp spi 1 mode tunnel reqid 1 flag esn replay-window 64 {GCM}
         ip xfrm state update {ENDS} proto esp spi 1 mode tunnel reqid 1 flag esn replay-window 64 {GCM}
         ip xfrm state delete {ENDS} proto esp spi 1
@@ -94,7 +94,7 @@ SESSIONS = {
             auth 'hmac(sha1)' 0x{"05" * 20}
         sleep 4
         ip xfrm state flush proto esp; ip xfrm state flush; ip xfrm state deleteall
-        sleep 1; kill $watcher; wait $watcher; cat $OUT
+        sleep 2; exec 3>&2 2> /dev/null; kill $watcher; wait $watcher; exec 2>&3; cat $OUT
     """,
 }
 
