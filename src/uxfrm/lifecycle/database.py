@@ -24,6 +24,8 @@ from uxfrm.model.template import IPSEC_PROTOCOLS
 from uxfrm.tables.states import State, StateTable
 
 ACQ_EXPIRES = 30
+REPLAY_MAXDIFF, REPLAY_MAXAGE = 2, 10
+"""Where a request names none: packets (xfrm_aevent_rseqth), 100 ms (xfrm_aevent_etime)."""
 
 
 class StateDatabase:
@@ -44,6 +46,8 @@ class StateDatabase:
         self.table = table
         self.timers = StateTimers()
         self.acq_expires = ACQ_EXPIRES
+        self.replay_maxdiff = REPLAY_MAXDIFF
+        self.replay_maxage = REPLAY_MAXAGE
         self._randbytes = randbytes
         self._install = install
         self._installed = installed
@@ -61,6 +65,7 @@ class StateDatabase:
     def insert(self, config: StateConfig, now_s: int, larval: State | None = None) -> State:
         """Put a checked configuration into force in place of its larval state. Follows: xfrm_state_insert."""
         state = self.table.insert(config, LifeState.VALID, now_s)
+        self._set_thresholds(state, config)
         try:
             self._install(state)
         except XfrmError:
@@ -72,6 +77,12 @@ class StateDatabase:
         self._bump_siblings(state)
         self.timers.arm(state)
         return state
+
+    def _set_thresholds(self, state: State, config: StateConfig) -> None:
+        """Follows: the aevent part of xfrm_state_construct."""
+        rare, x = config.rare, state.record
+        x["ae_maxdiff"] = self.replay_maxdiff if rare.replay_maxdiff is None else rare.replay_maxdiff
+        x["ae_maxage"] = self.replay_maxage if rare.replay_maxage is None else rare.replay_maxage
 
     def update(self, config: StateConfig, now_s: int) -> State:
         """UPDSA (`ip xfrm state update`): complete a larval state, or change what may be changed.
@@ -128,7 +139,7 @@ class StateDatabase:
             self.expire(state)
         elif x["bytes"] >= x["soft_byte"] or x["packets"] >= x["soft_packet"]:
             x["dying"] = 1
-            self.soften(state)
+            self._tell(StateExpired(state.dump(), hard=False))
 
     def _locate(self, config: StateConfig) -> State | None:
         """The state that a request for `config` means. Follows: __xfrm_state_locate."""
@@ -305,10 +316,10 @@ class StateDatabase:
 
     # -- time
 
-    def advance(self, now_s: int) -> None:
+    def advance(self, now_s: float) -> None:
         """Let time limits act up to `now_s`, soonest first."""
         for when, state in self.timers.due(now_s):
-            self._check_time(state, when)
+            self._check_time(state, int(when))
 
     def _check_time(self, state: State, now_s: int) -> None:
         """Follows: xfrm_timer_handler: 1. hard limits  2. soft limits  3. plan the next check."""
@@ -329,8 +340,10 @@ class StateDatabase:
         self._tell(StateExpired(dump, hard=True))
 
     def soften(self, state: State) -> None:
-        """Tell that a soft limit of bytes or packets was reached; the row already says dying."""
-        self._tell(StateExpired(state.dump(), hard=False))
+        """Tell that a packet came at a soft limit; the row already says dying, and counts the packet."""
+        told, x = state.dump(), state.record
+        current = told.current._replace(bytes=int(x["told_bytes"]), packets=int(x["told_packets"]))
+        self._tell(StateExpired(replace(told, current=current), hard=False))
 
 
 def _value(config: StateConfig | LarvalConfig) -> int:
