@@ -197,6 +197,15 @@ class StateTable:
         """The figures of GETSADINFO. Follows: xfrm_sad_getinfo."""
         return SadInfo(self.count, self._buckets, HASH_MAX)
 
+    @property
+    def indexes(self) -> tuple[HashIndex, HashIndex, HashIndex]:
+        """The indexes by SPI, destination and source."""
+        return self.by_spi, self._by_destination, self._by_source
+
+    def sequences(self) -> Iterator[int]:
+        """How many states have each key-manager sequence number that any has."""
+        return map(len, self._by_seq.values())
+
     def assign_spi(self, state: State, config: LarvalConfig) -> None:
         """Give a larval state without an SPI its SPI, and the direction asked for. Its age stays."""
         state.config = config
