@@ -42,7 +42,15 @@ from uxfrm.lifecycle.policies import PolicyDatabase
 from uxfrm.model.address import Address
 from uxfrm.model.aevent import Aevent, AeventUpdate
 from uxfrm.model.counts import SadInfo, SpdInfo, Thresholds
-from uxfrm.model.dump import LarvalConfig, PolicyDump, PolicyId, StateDump, StateId
+from uxfrm.model.dump import (
+    ALL_STATES,
+    LarvalConfig,
+    PolicyDump,
+    PolicyId,
+    StateDump,
+    StateFilter,
+    StateId,
+)
 from uxfrm.model.error import invalid
 from uxfrm.model.flow import Flow
 from uxfrm.model.lifetime import LifetimeCurrent
@@ -230,9 +238,9 @@ class Namespace:
             told = PolicyDump(changed(policy, templates=tuple(templates)), LifetimeCurrent())
             self._acquires.query(asked, template, told)
 
-    def dump_states(self) -> Iterator[StateDump]:
+    def dump_states(self, wanted: StateFilter = ALL_STATES) -> Iterator[StateDump]:
         """`ip xfrm state list`: newest first."""
-        return (state.dump() for state in self.states)
+        return (state.dump() for state in self.states.walk(wanted))
 
     # -- policies
 
