@@ -19,13 +19,13 @@ from uxfrm.tables.states import StateTable
 
 def states(table: StateTable) -> StateFigures:
     """The figures of the state table."""
-    rows = table.rows[table.rows["serial"] != 0]
-    lives = np.bincount(rows["life"], minlength=len(LifeState))
+    live = table.rows["serial"] != 0
+    lives = np.bincount(table.rows["life"][live], minlength=len(LifeState))
     by_spi, by_destination, by_source = (index(each) for each in table.indexes)
     return StateFigures(
         all=len(table),
         valid=int(lives[LifeState.VALID]),
-        dying=int(np.count_nonzero(rows["dying"])),
+        dying=int(np.count_nonzero(table.rows["dying"][live])),
         larval=int(lives[LifeState.ACQ]),
         expired=int(lives[LifeState.EXPIRED]),
         kernel_buckets=table.info().sadhcnt,
