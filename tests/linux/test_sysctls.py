@@ -13,16 +13,19 @@ import netlink.kernel
 from linux.guest import LinuxGuest
 from linux.test_netlink_states import (
     ALLOCSPI,
+    EVERY,
+    GETAE,
     GETSA,
     NEWSA,
     UPDSA,
     in_fewer_words,
     messages_of,
     spi,
+    u32,
 )
 from netlink.compare import comparable, request
 from netlink.kernel import Uxfrm
-from netlink.test_kernel_answers import AEAD, DUMP, spi_range, state
+from netlink.test_kernel_answers import AEAD, DUMP, aevent, spi_range, state
 from uxfrm.model.error import XfrmError
 from uxfrm.model.sysctl import SYSCTLS, Sysctls
 
@@ -102,6 +105,10 @@ EFFECTS: list[Step] = [
     request(NEWSA, state(spi=spi(3), mode=1, family=10) + AEAD),
     ("net.ipv4.ip_no_pmtu_disc", 0), request(NEWSA, state(spi=spi(4), mode=1) + AEAD),
     request(UPDSA, state(spi=spi(1), mode=1) + AEAD), request(GETSA, b"", DUMP),
+    ("net.core.xfrm_aevent_rseqth", 9), ("net.core.xfrm_aevent_etime", 0),
+    request(NEWSA, state(spi=spi(5), mode=1) + AEAD),
+    request(NEWSA, state(spi=spi(6), mode=1) + AEAD + u32(11, 4)),
+    *(request(GETAE, aevent(spi(number), flags=EVERY)) for number in (1, 5, 6)),
 ]  # fmt: skip
 
 

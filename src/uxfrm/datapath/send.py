@@ -13,9 +13,12 @@ from uxfrm.datapath.batch import HEADROOM, TAILROOM, Batch, Bytes, Int64s
 from uxfrm.datapath.context import Context, flow_of
 from uxfrm.datapath.crypto.batch import seal
 from uxfrm.datapath.flowtable import ANY_GENERATION, OUTPUT, flow_key, look_up
+from uxfrm.datapath.held import Queue
+from uxfrm.datapath.limits import NOTICE_AEVENT
 from uxfrm.datapath.resolve import Resolution, resolve
-from uxfrm.model.outcome import Outcome
+from uxfrm.model.outcome import Outcome, Verdict
 from uxfrm.model.template import MAX_DEPTH
+from uxfrm.tables.policies import Policy
 from uxfrm.tables.rows import TRANSFORM_ESP
 from uxfrm.tables.states import State
 
@@ -65,8 +68,10 @@ class Bundles:
                 row[layer.MTU + depth] = limit
 
 
-def send(context: Context, bundles: Bundles, batch: Batch) -> None:
+def send(context: Context, bundles: Bundles, batch: Batch, hold: bool = True) -> None:
     """Take packets out, in place: afterwards each has its outcome, and those sent are what goes on the wire.
+
+    With `hold` some may be kept for later; see `release`.
 
     1. IP headers  2. flows to bundles  3. room  4. transforms, innermost first  5. counters
     """
@@ -76,12 +81,13 @@ def send(context: Context, bundles: Bundles, batch: Batch) -> None:
         context.forget()
     layer.classify(batch.data, batch.packets)
     _settle(context, bundles, batch, context.every, len(batch))
+    _hold(context, batch, context.every[: len(batch)], hold)
     if layer.cramped(batch.packets, bundles.rows):
         _make_room(bundles, batch)
     count = layer.gather(batch.packets, context.active)
     depth = 0
     while depth < MAX_DEPTH and count:
-        _wrap(context, bundles, batch, context.active[:count], depth)
+        _wrap(context, bundles, batch, context.active[:count], depth, hold)
         depth += 1
         count = layer.gather(batch.packets, context.active)
     context.finish(batch)
@@ -133,6 +139,8 @@ def _decide(context: Context, bundles: Bundles, batch: Batch, i: int) -> None:
     found = resolve(context.policies, context.states, flow, context.source_of, acquire=context.acquire)
     outcome, bundle = _outcome(context, bundles, found)
     decision = found.decision
+    if outcome == Outcome.OUT_NO_STATE and not context.larval_drop:
+        outcome = Outcome.HELD
     slot, detail = context.slot(decision.policy), context.detail(decision.detail)
     packet["outcome"], packet["policy"] = outcome, slot
     packet["bundle"], packet["detail"] = bundle, detail
@@ -153,6 +161,62 @@ def _outcome(context: Context, bundles: Bundles, found: Resolution) -> tuple[Out
     return Outcome.PENDING, bundles.number(found.states, context.path_mtu)
 
 
+def _hold(context: Context, batch: Batch, candidates: Int64s, hold: bool) -> None:
+    """Keep the packets that must wait for a state, or drop them where waiting is over."""
+    if context.larval_drop:
+        return
+    for i in candidates[batch.packets["outcome"][candidates] == Outcome.HELD]:
+        packet, policy = batch.packets[i], context.policy_at(int(batch.packets[i]["policy"]))
+        if not hold or policy is None:
+            packet["outcome"] = Outcome.OUT_NO_STATE
+        elif not context.held.hold(policy, batch.packet(int(i)), packet.copy(), context.now):
+            packet["outcome"] = Outcome.OUT_HELD_FULL
+
+
+def release(context: Context, bundles: Bundles) -> list[Batch]:
+    """Look at the queues of held packets whose time has come; return the packets whose waiting ended.
+
+    The first packet of a queue tells whether its states are there, and then all go, in order.
+    Follows: xfrm_policy_queue_process.
+    """
+    ended = []
+    for policy, queue in context.held.due(context.now):
+        outcome = _outlook(context, bundles, queue)
+        if outcome == Outcome.HELD and context.held.wait(policy, context.now):
+            continue
+        if outcome.verdict in (Verdict.HELD, Verdict.DROPPED):
+            ended += give_up(context, policy)
+            continue
+        batch = context.held.take(policy, int(context.now))
+        if batch is not None:
+            send(context, bundles, batch, hold=False)
+            ended.append(batch)
+    return ended
+
+
+def _outlook(context: Context, bundles: Bundles, queue: Queue) -> Outcome:
+    """What the policies say now of a queue's first packet; a refusal counts."""
+    first = queue.batch(1, int(context.now))
+    context.start(first)
+    layer.classify(first.data, first.packets)
+    _settle(context, bundles, first, context.every, 1)
+    outcome = Outcome.of(int(first.packets[0]["outcome"]))
+    if outcome.verdict == Verdict.DROPPED:
+        context.finish(first)
+    return outcome
+
+
+def give_up(context: Context, policy: Policy) -> list[Batch]:
+    """Drop what waits at a policy. Follows: the end of xfrm_policy_queue_process, xfrm_policy_kill."""
+    batch = context.held.take(policy, int(context.now))
+    if batch is None:
+        return []
+    batch.packets["outcome"] = Outcome.OUT_HELD_GIVEN_UP
+    context.held.given_up += len(batch)
+    context.finish(batch)
+    return [batch]
+
+
 def _make_room(bundles: Bundles, batch: Batch) -> None:
     """Lay all packets out anew with the room that the hungriest bundle needs. Follows: pskb_expand_head."""
     packets = batch.packets
@@ -170,7 +234,7 @@ def _make_room(bundles: Bundles, batch: Batch) -> None:
     batch.data = data
 
 
-def _wrap(context: Context, bundles: Bundles, batch: Batch, active: Int64s, depth: int) -> None:
+def _wrap(context: Context, bundles: Bundles, batch: Batch, active: Int64s, depth: int, hold: bool) -> None:
     """Apply transform number `depth` of each packet's bundle."""
     states, keyring = context.states, context.keyring
     start, count = 0, active.shape[0]
@@ -178,15 +242,18 @@ def _wrap(context: Context, bundles: Bundles, batch: Batch, active: Int64s, dept
         pool = _random_ivs(context, len(batch))
         stop, made, noted = layer.begin(
             states.rows, bundles.rows, batch.data, batch.packets, active, start, count, depth,
-            pool, context.jobs, context.notices, 0, context.found,
+            pool, context.jobs, context.notices, 0, context.monitored, context.found,
         )  # fmt: skip
         if made:
             seal(keyring.functions, keyring.rows, keyring.scratch, batch.data, context.jobs, made)
         layer.commit(bundles.rows, batch.packets, active, start, stop, context.jobs, depth)
         if noted:
             context.attend(context.notices[:noted])
-            if depth == 0 and stop < count:
-                _settle(context, bundles, batch, active[stop:count].copy(), count - stop)
+            limits = (context.notices[:noted, 1] != NOTICE_AEVENT).any()
+            if depth == 0 and stop < count and limits:
+                rest = active[stop:count].copy()
+                _settle(context, bundles, batch, rest, count - stop)
+                _hold(context, batch, rest, hold)
         start = stop
 
 

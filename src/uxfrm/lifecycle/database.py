@@ -69,6 +69,7 @@ class StateDatabase:
     def insert(self, config: StateConfig, now_s: int, larval: State | None = None) -> State:
         """Put a checked configuration into force in place of its larval state. Follows: xfrm_state_insert."""
         state = self.table.insert(config, LifeState.VALID, now_s)
+        self._set_thresholds(state, config)
         try:
             self._install(state)
         except XfrmError:
@@ -80,6 +81,12 @@ class StateDatabase:
         self._bump_siblings(state)
         self.timers.arm(state)
         return state
+
+    def _set_thresholds(self, state: State, config: StateConfig) -> None:
+        """Follows: the aevent part of xfrm_state_construct."""
+        rare, x, usual = config.rare, state.record, self.sysctls
+        x["ae_maxdiff"] = usual.xfrm_aevent_rseqth if rare.replay_maxdiff is None else rare.replay_maxdiff
+        x["ae_maxage"] = usual.xfrm_aevent_etime if rare.replay_maxage is None else rare.replay_maxage
 
     def update(self, config: StateConfig, now_s: int) -> State:
         """UPDSA (`ip xfrm state update`): complete a larval state, or change what may be changed.
@@ -136,7 +143,7 @@ class StateDatabase:
             self.expire(state)
         elif x["bytes"] >= x["soft_byte"] or x["packets"] >= x["soft_packet"]:
             x["dying"] = 1
-            self.soften(state)
+            self._tell(StateExpired(state.dump(), hard=False))
 
     def _locate(self, config: StateConfig) -> State | None:
         """The state that a request for `config` means. Follows: __xfrm_state_locate."""
@@ -318,10 +325,10 @@ class StateDatabase:
 
     # -- time
 
-    def advance(self, now_s: int) -> None:
+    def advance(self, now_s: float) -> None:
         """Let time limits act up to `now_s`, soonest first."""
         for when, state in self.timers.due(now_s):
-            self._check_time(state, when)
+            self._check_time(state, int(when))
 
     def _check_time(self, state: State, now_s: int) -> None:
         """Follows: xfrm_timer_handler: 1. hard limits  2. soft limits  3. plan the next check."""
@@ -342,8 +349,10 @@ class StateDatabase:
         self._tell(StateExpired(dump, hard=True))
 
     def soften(self, state: State) -> None:
-        """Tell that a soft limit of bytes or packets was reached; the row already says dying."""
-        self._tell(StateExpired(state.dump(), hard=False))
+        """Tell that a packet came at a soft limit; the row already says dying, and counts the packet."""
+        told, x = state.dump(), state.record
+        current = told.current._replace(bytes=int(x["told_bytes"]), packets=int(x["told_packets"]))
+        self._tell(StateExpired(replace(told, current=current), hard=False))
 
 
 def _value(config: StateConfig | LarvalConfig) -> int:
