@@ -316,10 +316,13 @@ class StateDatabase:
 
     # -- time
 
-    def advance(self, now_s: float) -> None:
-        """Let time limits act up to `now_s`, soonest first."""
+    def advance(self, now_s: float, since_s: float = 0) -> None:
+        """Let time limits act up to `now_s`, soonest first.
+
+        It was `since_s` already: limits that a request has set in the past are found passed then, together.
+        """
         for when, state in self.timers.due(now_s):
-            self._check_time(state, int(when))
+            self._check_time(state, int(max(when, since_s)))
 
     def _check_time(self, state: State, now_s: int) -> None:
         """Follows: xfrm_timer_handler: 1. hard limits  2. soft limits  3. plan the next check."""
