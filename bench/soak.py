@@ -24,7 +24,7 @@ import time
 from collections import Counter, deque
 from typing import Any
 
-from common import ALGORITHMS, endpoints, finish, inner, packet, ready
+from common import ALGORITHMS, endpoints, inner, packet, ready, save, table
 from states import resident
 from uxfrm.datapath.batch import Batch
 from uxfrm.lifecycle.events import Event, PolicyAdded, StateAdded, StateDeleted, StateExpired, StateMonitored
@@ -215,7 +215,7 @@ def _reversed(data: bytes) -> bytes:
 
 
 def soak(tunnels: int, days: float, limit: float) -> list[dict[str, Any]]:
-    """Run the tunnels; a row per day or per tenth of the run, whichever is rarer, and the whole."""
+    """Run the tunnels; a row per tenth of it, and what the full size would take."""
     start = time.perf_counter()
     run = Soak(tunnels)
     for number in range(tunnels):
@@ -230,8 +230,8 @@ def soak(tunnels: int, days: float, limit: float) -> list[dict[str, Any]]:
     built, share = time.perf_counter() - start, max(1, min(256, tunnels // 64))
     for host in run.hosts:
         host.seconds = 0.0
-    rows, end, begun = [], HOUR + days * DAY, time.perf_counter()
-    every = max(DAY, int(days * DAY / 10)) if days >= 1 else max(HOUR, int(days * DAY / 10))
+    rows, end, begun = [], int(HOUR + days * DAY), time.perf_counter()
+    every = max(HOUR, int(days * DAY / 10))
     shown = run.now
     while run.now < end:
         run.tick(share)
@@ -349,16 +349,18 @@ def main(arguments: list[str]) -> None:
 
     ready()
     if "--cycles" in arguments:
-        rows = cycles(int(option("--cycles", 0)))
+        parts = [cycles(int(option("--cycles", 0)))]
     elif "--timers" in arguments:
-        rows = timers(int(option("--timers", 0)))
+        parts = [timers(int(option("--timers", 0)))]
     elif "--tunnels" in arguments:
-        rows = soak(int(option("--tunnels", 0)), option("--days", 1), option("--seconds", float("inf")))
+        parts = [soak(int(option("--tunnels", 0)), option("--days", 1), option("--seconds", float("inf")))]
+    elif "--quick" in arguments:
+        parts = [soak(50, 0.25, 60), cycles(10_000), timers(1_000)]
     else:
-        small = "--quick" in arguments
-        rows = soak(50 if small else 1000, 0.25 if small else 1, float("inf"))
-        rows += cycles(2_000 if small else 100_000) + timers(1_000 if small else 100_000)
-    finish(rows, arguments)
+        parts = [soak(1_000, 1, 120), cycles(100_000), timers(100_000)]
+    for rows in parts:
+        print(table(rows))
+    save([row for rows in parts for row in rows], arguments)
 
 
 if __name__ == "__main__":

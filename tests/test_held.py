@@ -35,7 +35,7 @@ HELD, SENT, GIVEN_UP = Outcome.HELD, Outcome.SENT, Outcome.OUT_HELD_GIVEN_UP
 
 def holding(*configs: object) -> tuple[Namespace, list[Acquire]]:
     ns = namespace(*configs)  # type: ignore[arg-type]
-    ns.path.larval_drop = 0
+    ns.set_sysctl("net.core.xfrm_larval_drop", 0)
     asked: list[Acquire] = []
 
     def listener(event: Event) -> bool:
@@ -109,7 +109,7 @@ def test_looks_are_twice_as_far_apart_each_time_and_then_all_is_given_up() -> No
 
 def test_nobody_listening_holds_too() -> None:
     ns = namespace(OUT)
-    ns.path.larval_drop = 0
+    ns.set_sysctl("net.core.xfrm_larval_drop", 0)
     assert out(ns, datagram()) == [HELD]
     ns.add_state(state())
     ns.advance(1000.1)
@@ -150,7 +150,7 @@ def test_a_policy_that_now_blocks_drops_what_was_held() -> None:
 def test_with_larval_drop_the_same_packet_is_dropped_and_counted() -> None:
     ns, _ = holding(OUT)
     assert out(ns, datagram()) == [HELD]
-    ns.path.larval_drop = 1
+    ns.set_sysctl("net.core.xfrm_larval_drop", 1)
     assert out(ns, datagram()) == [Outcome.OUT_NO_STATE]
     assert moved(ns) == {"XfrmOutNoStates": 1}
 

@@ -49,6 +49,7 @@ from uxfrm.model.lifetime import LifetimeCurrent
 from uxfrm.model.migrate import Migration
 from uxfrm.model.policy import PolicyConfig, PolicyType
 from uxfrm.model.state import OFFLOAD_PACKET, StateConfig
+from uxfrm.model.sysctl import Sysctls
 from uxfrm.model.template import Template
 from uxfrm.model.unchecked import changed
 from uxfrm.tables.policies import Policy, PolicyTable
@@ -152,7 +153,7 @@ class Namespace:
 
     def add_state(self, config: StateConfig) -> State:
         """`ip xfrm state add`: XfrmError EEXIST, EINVAL, ENOSYS."""
-        config = _without_device(config)
+        config = self._sad.constructed(_without_device(config))
         state = self._sad.add(config, self.now_s)
         if self._wanted(StateAdded):
             self._tell(StateAdded(state.dump(), False))
@@ -167,7 +168,7 @@ class Namespace:
 
         As in Linux the event tells the request, not what came of it where the state was there.
         """
-        config = _without_device(config)
+        config = self._sad.constructed(_without_device(config))
         state = self._sad.update(config, self.now_s)
         if self._wanted(StateAdded):
             self._tell(StateAdded(StateDump.requested(config, self.now_s), True))
@@ -303,6 +304,28 @@ class Namespace:
     def sad_info(self) -> SadInfo:
         """`ip xfrm state count`."""
         return self.states.info()
+
+    # -- sysctls
+
+    @property
+    def sysctls(self) -> Sysctls:
+        """All sysctls as they are."""
+        return self._sad.sysctls
+
+    def sysctl(self, name: str) -> int:
+        """`sysctl -n NAME`, such as net.core.xfrm_acq_expires. XfrmError ENOENT."""
+        return self.sysctls.get(name)
+
+    def set_sysctl(self, name: str, value: int | str) -> None:
+        """`sysctl -w NAME=VALUE`; a text is read as the kernel reads it. XfrmError ENOENT, EINVAL.
+
+        States that are there keep what they were made with.
+        """
+        before = self.sysctls
+        after = before.set(name, value) if isinstance(value, int) else before.write(name, value)
+        self._sad.sysctls = after
+        if after.xfrm_larval_drop != before.xfrm_larval_drop:
+            self.path.larval_drop = after.xfrm_larval_drop
 
     # -- counters and events
 

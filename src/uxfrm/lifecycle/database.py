@@ -13,19 +13,19 @@ from dataclasses import replace
 
 from uxfrm.lifecycle.events import Event, StateExpired
 from uxfrm.lifecycle.timers import StateTimers, deadlines
-from uxfrm.model.address import AF_UNSPEC, ANY6, BITS
+from uxfrm.model.address import AF_INET, AF_UNSPEC, ANY6, BITS
 from uxfrm.model.dump import LarvalConfig, StateDump, StateId
 from uxfrm.model.error import XfrmError, invalid
 from uxfrm.model.flow import PROTO_COMP, PROTO_IPSEC_ANY
 from uxfrm.model.mark import NO_MARK
 from uxfrm.model.selector import Selector
-from uxfrm.model.state import LifeState, ReplayEsn, StateConfig
+from uxfrm.model.state import NOPMTUDISC, LifeState, ReplayEsn, SaDir, StateConfig
+from uxfrm.model.sysctl import Sysctls
 from uxfrm.model.template import IPSEC_PROTOCOLS
+from uxfrm.model.unchecked import changed
 from uxfrm.tables.states import State, StateTable
 
-ACQ_EXPIRES = 30
-REPLAY_MAXDIFF, REPLAY_MAXAGE = 2, 10
-"""Where a request names none: packets (xfrm_aevent_rseqth), 100 ms (xfrm_aevent_etime)."""
+_U32 = 2**32 - 1
 
 
 class StateDatabase:
@@ -45,9 +45,7 @@ class StateDatabase:
     ) -> None:
         self.table = table
         self.timers = StateTimers()
-        self.acq_expires = ACQ_EXPIRES
-        self.replay_maxdiff = REPLAY_MAXDIFF
-        self.replay_maxage = REPLAY_MAXAGE
+        self.sysctls = Sysctls()
         self._randbytes = randbytes
         self._install = install
         self._installed = installed
@@ -55,6 +53,12 @@ class StateDatabase:
         self._tell = tell
 
     # -- NEWSA, UPDSA
+
+    def constructed(self, config: StateConfig) -> StateConfig:
+        """What a request for `config` makes under the namespace's sysctls. Follows: __xfrm_init_state."""
+        if not self.sysctls.ip_no_pmtu_disc or config.family != AF_INET or config.direction == SaDir.IN:
+            return config
+        return changed(config, flags=config.flags | NOPMTUDISC)
 
     def add(self, config: StateConfig, now_s: int) -> State:
         """NEWSA (`ip xfrm state add`). EEXIST for an occupied key; ENOSYS where no engine has the cipher."""
@@ -80,9 +84,9 @@ class StateDatabase:
 
     def _set_thresholds(self, state: State, config: StateConfig) -> None:
         """Follows: the aevent part of xfrm_state_construct."""
-        rare, x = config.rare, state.record
-        x["ae_maxdiff"] = self.replay_maxdiff if rare.replay_maxdiff is None else rare.replay_maxdiff
-        x["ae_maxage"] = self.replay_maxage if rare.replay_maxage is None else rare.replay_maxage
+        rare, x, usual = config.rare, state.record, self.sysctls
+        x["ae_maxdiff"] = usual.xfrm_aevent_rseqth if rare.replay_maxdiff is None else rare.replay_maxdiff
+        x["ae_maxage"] = usual.xfrm_aevent_etime if rare.replay_maxage is None else rare.replay_maxage
 
     def update(self, config: StateConfig, now_s: int) -> State:
         """UPDSA (`ip xfrm state update`): complete a larval state, or change what may be changed.
@@ -295,8 +299,13 @@ class StateDatabase:
             spi=0,
             seq=0,
             selector=Selector(AF_UNSPEC, daddr, saddr, bits, bits),
-            hard_add=self.acq_expires,
+            hard_add=self._acq_expires,
         )
+
+    @property
+    def _acq_expires(self) -> int:
+        """The limit of a larval state, 0 for none: the kernel keeps the sysctl without sign."""
+        return self.sysctls.xfrm_acq_expires & _U32
 
     def _free_spi(self, proto: int, low: int, high: int) -> int:
         if low == high:
@@ -311,7 +320,7 @@ class StateDatabase:
 
     def insert_larval(self, wanted: LarvalConfig, now_s: int) -> State:
         """Put in a larval state that packets made, with all its keys. Follows: the end of xfrm_state_find."""
-        config = replace(wanted, hard_add=self.acq_expires)
+        config = replace(wanted, hard_add=self._acq_expires)
         return self._arm(self.table.insert(config, LifeState.ACQ, now_s))
 
     # -- time

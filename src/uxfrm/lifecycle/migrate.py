@@ -93,9 +93,11 @@ def _moved(sad: StateDatabase, state: State, entry: MigrateEntry, encap: Encap |
     if not isinstance(config, StateConfig):
         raise XfrmError(errno.ENODATA)
     try:
-        moved = replace(
-            config, daddr=entry.new_daddr, saddr=entry.new_saddr, family=entry.new_family,
-            encap=encap or config.encap,
+        moved = sad.constructed(
+            replace(
+                config, daddr=entry.new_daddr, saddr=entry.new_saddr, family=entry.new_family,
+                encap=encap or config.encap,
+            )
         )  # fmt: skip
         new = sad.insert(moved, now_s) if moved.daddr == config.daddr else sad.add(moved, now_s)
     except XfrmError:
