@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -58,7 +59,8 @@ class Context:
         self._slot_of: dict[Policy, int] = {}
         self._details: list[str] = [""]
         self._detail_of: dict[str, int] = {"": 0}
-        self._gone: dict[int, State] = {}
+        # Of states that went last: the row, the first and last genid that they had there, the state.
+        self._gone: deque[tuple[int, int, int, State]] = deque(maxlen=_GONE_MAX)
         self._tops: Int64s = np.zeros(0, np.int64)
         self.resize(256)
 
@@ -79,8 +81,6 @@ class Context:
             self.resize(len(batch))
         if len(self._slots) > 2 * len(self.policies) + _SLOTS_START or len(self._details) > _DETAILS_MAX:
             self.forget()
-        if len(self._gone) > _GONE_MAX:
-            self._gone.clear()
 
     def finish(self, batch: Batch) -> None:
         """Count every packet once, by its outcome."""
@@ -140,13 +140,16 @@ class Context:
 
     def bury(self, state: State) -> None:
         """Remember a state that goes while packets that passed it are still on their way."""
-        self._gone[state.genid] = state
+        x = state.record
+        self._gone.appendleft((state.row, int(x["serial"]), int(x["genid"]), state))
 
     def state_at(self, row: int, genid: int) -> State | None:
-        """The state that a packet passed, be it gone since."""
-        if self.states.rows[row]["genid"] == genid:
+        """The state that a packet passed, be it changed or gone since."""
+        x = self.states.rows[row]
+        if 0 < x["serial"] <= genid <= x["genid"]:
             return self.states.at(row)
-        return self._gone.get(genid)
+        past = ((first, last, state) for at, first, last, state in self._gone if at == row)
+        return next((state for first, last, state in past if first <= genid <= last), None)
 
     def path(self, packet: Any) -> list[State]:
         """The states that a packet passed, outermost first on input, innermost first on output."""

@@ -35,8 +35,6 @@ def install(state: State, keyring: Keyring, randbytes: Callable[[int], bytes]) -
     config = state.config
     assert isinstance(config, StateConfig)
     x = state.record
-    x["mode"] = config.mode
-    x["flags"] = config.flags
     x["extra_flags"] = config.extra_flags & _FLAG_BITS
     x["encap"] = config.encap.type if config.encap else 0
     x["set_v"], x["set_m"] = config.set_mark.v & config.set_mark.m, config.set_mark.m

@@ -15,6 +15,7 @@ from uxfrm.model.error import XfrmError, invalid
 from uxfrm.model.state import LifeState, ReplayEsn, StateConfig
 from uxfrm.model.unchecked import changed
 from uxfrm.tables.states import State
+from uxfrm.tables.statesearch import bump_rivals
 
 REPLAY_MAXDIFF, REPLAY_MAXAGE = 2, 10
 """net.core.xfrm_aevent_rseqth in packets, net.core.xfrm_aevent_etime in 100 ms."""
@@ -57,6 +58,9 @@ def update(sad: StateDatabase, identity: StateId, wanted: AeventUpdate) -> State
     _set_replay(state, config, wanted)
     if wanted.current is not None:
         state.table.set_current(state.record, wanted.current)
+        # The time of addition is one of the figures, and the newest state is preferred.
+        state.table.bump(state)
+        bump_rivals(state.table, state)
     _set_thresholds(state, wanted)
     sad.timers.arm(state)
     return state

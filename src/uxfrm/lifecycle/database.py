@@ -22,6 +22,7 @@ from uxfrm.model.selector import Selector
 from uxfrm.model.state import LifeState, ReplayEsn, StateConfig
 from uxfrm.model.template import IPSEC_PROTOCOLS
 from uxfrm.tables.states import State, StateTable
+from uxfrm.tables.statesearch import bump_rivals, find_larval
 
 ACQ_EXPIRES = 30
 
@@ -69,7 +70,7 @@ class StateDatabase:
         self._installed(state)
         if larval is not None:
             self.drop(larval)
-        self._bump_siblings(state)
+        bump_rivals(self.table, state)
         self.timers.arm(state)
         return state
 
@@ -114,7 +115,9 @@ class StateDatabase:
         self.table.set_limits(x, state.config)
         x["dying"] = 0
         x["set_v"], x["set_m"] = set_mark.v & set_mark.m, set_mark.m
+        x["if_id"] = state.config.if_id
         self.table.bump(state)
+        bump_rivals(self.table, state)
         self._installed(state)
         self.timers.arm(state)
         self._check_use(state)
@@ -141,36 +144,21 @@ class StateDatabase:
 
     def _larval_for(self, config: StateConfig) -> State | None:
         """The larval state that a new one completes: by sequence, else by what was asked for."""
+        if config.proto not in IPSEC_PROTOCOLS:
+            return None
         if config.seq:
             for state in self.table.find_by_seq(config.seq):
                 c = state.config
                 same = (c.proto, c.daddr) == (config.proto, config.daddr) and c.mark.covers(_value(config))
-                if same and state.life == LifeState.ACQ and _cpu(c) == _cpu(config):
+                if same and state.life == LifeState.ACQ and c.cpu == config.cpu:
                     return state
-        return self._find_larval(config)
-
-    def _find_larval(self, wanted: StateConfig | LarvalConfig) -> State | None:
-        """Follows: __find_acq_core."""
-        for state in self.table.candidates(wanted.daddr, wanted.saddr, wanted.reqid, wanted.family):
-            c = state.config
-            same = (c.mode, c.proto, _cpu(c)) == (wanted.mode, wanted.proto, _cpu(wanted))
-            if same and c.mark.covers(_value(wanted)) and state.life == LifeState.ACQ and not c.spi:
-                return state
-        return None
-
-    def _bump_siblings(self, state: State) -> None:
-        """Make bundles through older states of the same tunnel stale. Follows: __xfrm_state_bump_genids."""
-        c = state.config
-        mark = c.mark.v & c.mark.m
-        for other in self.table.candidates(c.daddr, c.saddr, c.reqid, c.family):
-            if other is not state and other.config.if_id == c.if_id and other.config.mark.covers(mark):
-                self.table.bump(other)
+        return find_larval(self.table, config)
 
     def restore(self, dump: StateDump, now_s: int) -> State:
         """Bring back a state as a dump told it, counters, window and times included."""
         config = dump.config
         if isinstance(config, LarvalConfig):
-            return self._arm(self.table.insert(config, LifeState.ACQ, dump.current.add_time or now_s))
+            return self._put_larval(config, dump.current.add_time or now_s)
         rare = replace(config.rare, current=dump.current)
         if isinstance(dump.replay, ReplayEsn):
             config = replace(config, rare=rare, replay_esn=dump.replay)
@@ -180,10 +168,6 @@ class StateDatabase:
         x = state.record
         x["stat_window"], x["stat_replay"], x["stat_failed"] = dump.stats
         x["lastused"] = dump.lastused
-        return state
-
-    def _arm(self, state: State) -> State:
-        self.timers.arm(state)
         return state
 
     # -- DELSA, GETSA, FLUSHSA
@@ -248,15 +232,15 @@ class StateDatabase:
         EINVAL for a bad protocol or range, ENOENT where the range is used up: the larval state stays.
         """
         _check_spi_range(wanted.proto, low, high)
-        larval = self._larval_by_seq(wanted) or self._find_larval(wanted)
-        if larval is None:
-            larval = self._arm(self.table.insert(self._new_larval(wanted), LifeState.ACQ, now_s))
-        config = larval.config
+        state = self._larval_by_seq(wanted) or find_larval(self.table, wanted)
+        if state is None:
+            state = self._put_larval(self._new_larval(wanted), now_s)
+        config = state.config
         if isinstance(config, LarvalConfig) and not config.spi:
             spi = self._free_spi(wanted.proto, low, high)
             direction = wanted.direction or config.direction
-            self.table.assign_spi(larval, replace(config, spi=spi, direction=direction))
-        return larval
+            self.table.assign_spi(state, replace(config, spi=spi, direction=direction))
+        return state
 
     def _larval_by_seq(self, wanted: LarvalConfig) -> State | None:
         if not wanted.seq:
@@ -264,7 +248,7 @@ class StateDatabase:
         for state in self.table.find_by_seq(wanted.seq):
             c = state.config
             same = c.daddr == wanted.daddr and c.mark.covers(_value(wanted))
-            if same and state.life == LifeState.ACQ and _cpu(c) == wanted.pcpu:
+            if same and state.life == LifeState.ACQ and c.cpu == wanted.pcpu:
                 return state
         return None
 
@@ -300,8 +284,14 @@ class StateDatabase:
 
     def insert_larval(self, wanted: LarvalConfig, now_s: int) -> State:
         """Put in a larval state that packets made, with all its keys. Follows: the end of xfrm_state_find."""
-        config = replace(wanted, hard_add=self.acq_expires)
-        return self._arm(self.table.insert(config, LifeState.ACQ, now_s))
+        return self._put_larval(replace(wanted, hard_add=self.acq_expires), now_s)
+
+    def _put_larval(self, config: LarvalConfig, now_s: int) -> State:
+        """A larval state is waited for where one without source would have done: that one is a rival."""
+        state = self.table.insert(config, LifeState.ACQ, now_s)
+        bump_rivals(self.table, state)
+        self.timers.arm(state)
+        return state
 
     # -- time
 
@@ -336,11 +326,6 @@ class StateDatabase:
 def _value(config: StateConfig | LarvalConfig) -> int:
     """The mark of a request, as it is compared with existing states."""
     return config.mark.v & config.mark.m
-
-
-def _cpu(config: StateConfig | LarvalConfig) -> int | None:
-    """The CPU to which a state is bound, if any."""
-    return config.rare.pcpu if isinstance(config, StateConfig) else config.pcpu
 
 
 def _of_protocol(proto: int, wanted: int) -> bool:

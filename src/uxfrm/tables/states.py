@@ -124,15 +124,14 @@ class StateTable:
         self.rows: Any = np.zeros(_START, r.STATE_DTYPE)
         self.words: Int64s = np.zeros(_START, np.int64)
         self.by_spi = HashIndex(_START)
-        self._by_destination = HashIndex(_START)
+        self.by_destination = HashIndex(_START)
         self._by_source = HashIndex(_START)
         self._by_seq: dict[int, list[State]] = {}
         self._states: list[State | None] = [None] * _START
         self._free = list(range(_START - 1, -1, -1))
         self._free_words: dict[int, list[int]] = {}
         self._words_used = 0
-        self._genid = 0
-        self._serial = 0
+        self.genid = 0
         self.count = 0
         self.generation = 0
         self._buckets = _FIRST_BUCKETS
@@ -156,8 +155,8 @@ class StateTable:
 
     def fresh_genid(self) -> int:
         """A generation id that no row ever had."""
-        self._genid += 1
-        return self._genid
+        self.genid += 1
+        return self.genid
 
     def bump(self, state: State) -> None:
         """Make every cached bundle through `state` stale."""
@@ -174,8 +173,8 @@ class StateTable:
         self._fill(row, config, life, now_s)
         if config.spi:
             self.by_spi.insert(row, self._spi_hash(config.daddr, config.spi, config.proto, config.family))
-        self._by_destination.insert(
-            row, self._destination_hash(config.daddr, config.saddr, config.reqid, config.family)
+        self.by_destination.insert(
+            row, self.destination_hash(config.daddr, config.saddr, config.reqid, config.family)
         )
         self._by_source.insert(row, self._address_hash(config.daddr, config.saddr, config.family))
         if config.seq:
@@ -211,7 +210,7 @@ class StateTable:
         state.final = state.dump()
         if config.spi:
             self.by_spi.remove(row)
-        self._by_destination.remove(row)
+        self.by_destination.remove(row)
         self._by_source.remove(row)
         if config.seq:
             same = self._by_seq[config.seq]
@@ -238,21 +237,23 @@ class StateTable:
         rows = np.zeros(capacity, r.STATE_DTYPE)
         rows[:old] = self.rows
         self.rows = rows
-        for index in (self.by_spi, self._by_destination, self._by_source):
+        for index in (self.by_spi, self.by_destination, self._by_source):
             index.grow(capacity)
         self._states.extend([None] * (capacity - old))
         self._free.extend(range(capacity - 1, old - 1, -1))
 
     def _fill(self, row: int, config: StateConfig | LarvalConfig, life: LifeState, now_s: int) -> None:
-        self._serial += 1
         x = self.rows[row]
-        x["serial"] = self._serial
-        x["genid"] = self.fresh_genid()
+        x["serial"] = x["genid"] = self.fresh_genid()
         x["daddr"] = r.words(config.daddr)
         x["saddr"] = r.words(config.saddr)
         x["spi"] = config.spi
+        x["reqid"] = config.reqid
         x["family"] = config.family
         x["proto"] = config.proto
+        x["mode"] = config.mode
+        x["if_id"] = config.if_id
+        x["pcpu"] = r.NO_CPU if config.cpu is None else config.cpu
         x["mark_v"], x["mark_m"] = config.mark
         x["life"] = life
         x["direction"] = config.direction
@@ -260,6 +261,7 @@ class StateTable:
         x["key"] = -1
         x["soft_byte"] = x["hard_byte"] = x["soft_packet"] = x["hard_packet"] = r.NEVER
         if isinstance(config, StateConfig):
+            x["flags"] = config.flags
             self._fill_limits(x, config)
             self._fill_replay(x, config)
 
@@ -366,7 +368,7 @@ class StateTable:
 
     def candidates(self, daddr: Address, saddr: Address, reqid: int, family: int) -> Iterator[State]:
         """States of one destination bucket, newest first. Follows: xfrm_dst_hash's chains."""
-        for row in self._by_destination.find(self._destination_hash(daddr, saddr, reqid, family)):
+        for row in self.by_destination.find(self.destination_hash(daddr, saddr, reqid, family)):
             state = self.at(row)
             c = state.config
             if (c.reqid, c.family, c.daddr, c.saddr) == (reqid, family, daddr, saddr):
@@ -389,5 +391,6 @@ class StateTable:
     def _address_hash(self, daddr: Address, saddr: Address, family: int) -> int:
         return _address_hash(self.seed, daddr, saddr, family)
 
-    def _destination_hash(self, daddr: Address, saddr: Address, reqid: int, family: int) -> int:
+    def destination_hash(self, daddr: Address, saddr: Address, reqid: int, family: int) -> int:
+        """The bucket of by_destination."""
         return _destination_hash(self.seed, daddr, saddr, reqid, family)
