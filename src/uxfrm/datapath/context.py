@@ -16,6 +16,7 @@ from uxfrm.datapath.resolve import Acquire, nobody_asked
 from uxfrm.model.address import Address
 from uxfrm.model.flow import Flow
 from uxfrm.model.outcome import Counter, Outcome
+from uxfrm.model.template import MAX_DEPTH
 from uxfrm.tables.policies import Policy, PolicyTable
 from uxfrm.tables.states import State, StateTable
 
@@ -71,7 +72,7 @@ class Context:
         self.again: Int64s = np.zeros(count, np.int64)
         self.missed: Int64s = np.zeros(count, np.int64)
         self.jobs: Int64s = np.zeros((count + 1, esp.COLUMNS), np.int64)
-        self.notices: Int64s = np.zeros((count + 1, 2), np.int64)
+        self.notices: Int64s = np.zeros((count * MAX_DEPTH + 1, 2), np.int64)
         self.key: Int64s = np.zeros(KEY_COLUMNS, np.int64)
         self.found: Int64s = np.zeros(4, np.int64)
 

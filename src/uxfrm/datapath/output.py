@@ -15,7 +15,7 @@ from uxfrm.compiled import compiled
 from uxfrm.datapath import esp
 from uxfrm.datapath.batch import DATA, I64S, JOBS, PACKETS, Bytes, Int64s
 from uxfrm.datapath.headers import parse
-from uxfrm.datapath.limits import NOTICE_HARD, check_limits
+from uxfrm.datapath.limits import NOTICE_HARD, NOTICE_USED, check_limits, near_limit
 from uxfrm.datapath.modes import add_transport, add_tunnel, dont_fragment, transport_header, write_length
 from uxfrm.model.outcome import Outcome
 from uxfrm.tables.rows import REPLAY_ESN, ROWS
@@ -35,10 +35,11 @@ _ESP = 50
 _SEQ_MASK = 0xFFFFFFFF
 _OSEQ_MAY_WRAP = 2
 
-# Columns of a bundle: transforms, head and tail room, then per transform row, genid and MTU for the payload.
+# Columns of a bundle: transforms, head and tail room, then per transform row, genid, MTU for the payload and
+# whether the state was dying.
 DEPTH, HEAD, TAIL = 0, 1, 2
-ROW, GENID, MTU = 3, 9, 15
-BUNDLE_COLUMNS = 21
+ROW, GENID, MTU, DYING = 3, 9, 15, 21
+BUNDLE_COLUMNS = 27
 
 
 @compiled(int64(DATA, PACKETS))
@@ -56,35 +57,117 @@ def classify(data: Bytes, packets: Any) -> int:
 
 @compiled(numba.boolean(ROWS, JOBS, int64))
 def fresh(rows: Any, bundles: Int64s, bundle: int) -> bool:
-    """True while every state of the bundle is the one it was made with. Follows: xfrm_bundle_ok."""
+    """True while every state of the bundle is as it was when the bundle was made. Follows: xfrm_bundle_ok.
+
+    One that is dying since is asked for anew, as Linux asks for every packet that it forwards.
+    """
     for depth in range(bundles[bundle, DEPTH]):
-        row = bundles[bundle, ROW + depth]
-        if rows[row]["genid"] != bundles[bundle, GENID + depth] or rows[row]["life"] != _VALID:
+        x = rows[bundles[bundle, ROW + depth]]
+        if x["genid"] != bundles[bundle, GENID + depth] or x["life"] != _VALID:
+            return False
+        if x["dying"] != bundles[bundle, DYING + depth]:
             return False
     return True
 
 
-@compiled(numba.boolean(ROWS, JOBS, PACKETS))
-def any_stale(rows: Any, bundles: Int64s, packets: Any) -> bool:
-    """True when a packet's bundle has a state that changed; neighbours with one bundle are asked once."""
-    last = -1
-    for i in range(packets.shape[0]):
-        b = packets[i]["bundle"]
-        if b >= 0 and b != last and not fresh(rows, bundles, b):
-            return True
-        last = b
-    return False
+@compiled(int64(ROWS, JOBS, PACKETS, int64, I64S))
+def unsettled(rows: Any, bundles: Int64s, packets: Any, start: int, waiting: Int64s) -> int:
+    """List the packets from `start` on without outcome and without a fresh bundle; return how many.
+
+    These have no bundle then. Neighbours with one bundle are asked once.
+    """
+    count, last, good = 0, -1, False
+    for i in range(start, packets.shape[0]):
+        p = packets[i]
+        if p["outcome"]:
+            continue
+        b = p["bundle"]
+        if b != last:
+            last = b
+            good = b >= 0 and fresh(rows, bundles, b)
+        if not good:
+            p["bundle"] = -1
+            waiting[count] = i
+            count += 1
+    return count
 
 
-@compiled(int64(PACKETS, I64S))
-def gather(packets: Any, active: Int64s) -> int:
-    """List the packets that have a bundle and no outcome yet; return how many."""
+@compiled(int64(PACKETS, int64))
+def first_ready(packets: Any, start: int) -> int:
+    """The first packet from `start` on that has a bundle and no outcome yet."""
+    for i in range(start, packets.shape[0]):
+        if packets[i]["outcome"] == 0 and packets[i]["bundle"] >= 0:
+            return i
+    return int(packets.shape[0])
+
+
+@compiled(int64(PACKETS, int64, int64, I64S))
+def gather(packets: Any, start: int, stop: int, active: Int64s) -> int:
+    """List the packets of [start, stop) that have a bundle and no outcome yet; return how many."""
     count = 0
-    for i in range(packets.shape[0]):
+    for i in range(start, stop):
         if packets[i]["outcome"] == 0 and packets[i]["bundle"] >= 0:
             active[count] = i
             count += 1
     return count
+
+
+@compiled(numba.boolean(ROWS, JOBS, int64, int64))
+def _crosses(rows: Any, bundles: Int64s, bundle: int, run: int) -> bool:
+    """True when the run has one of the bundle's states at another place: numbers would be out of turn."""
+    for depth in range(bundles[bundle, DEPTH]):
+        x = rows[bundles[bundle, ROW + depth]]
+        if x["run"] == run and x["run_depth"] != depth:
+            return True
+    return False
+
+
+@compiled(numba.boolean(ROWS, JOBS, PACKETS, int64, int64))
+def _enter(rows: Any, bundles: Int64s, packets: Any, i: int, run: int) -> bool:
+    """Count packet i, at its longest, for the run on all its states; True when it may reach a limit."""
+    b = packets[i]["bundle"]
+    longest = packets[i]["length"] + bundles[b, HEAD] + bundles[b, TAIL]
+    near = False
+    for depth in range(bundles[b, DEPTH]):
+        row = bundles[b, ROW + depth]
+        x = rows[row]
+        if x["run"] != run:
+            x["run"] = run
+            x["run_packets"] = 0
+            x["run_bytes"] = 0
+            x["run_depth"] = depth
+        elif x["run_depth"] != depth:
+            x["run_depth"] = -1
+        x["run_packets"] += 1
+        x["run_bytes"] += longest
+        near = near or near_limit(rows, row)
+    return near
+
+
+@compiled(numba.types.UniTuple(int64, 2)(ROWS, JOBS, PACKETS, I64S, int64, int64, int64))
+def run_end(
+    rows: Any, bundles: Int64s, packets: Any, active: Int64s, start: int, count: int, run: int
+) -> tuple[int, int]:
+    """How far from active[start] on packets may go through all transforms together, and the most transforms.
+
+    With one transform, `begin` stops where it must. With more, a state behind the first transform must not
+    reach a limit but by the last packet of the run, and no state be at two places.
+    """
+    deepest, last = 0, -1
+    for k in range(start, count):
+        b = packets[active[k]]["bundle"]
+        if b != last:
+            deepest = max(deepest, bundles[b, DEPTH])
+        last = b
+    if deepest <= 1:
+        return count, deepest
+    for k in range(start, count):
+        i = active[k]
+        if k > start and _crosses(rows, bundles, packets[i]["bundle"], run):
+            return k, deepest
+        if _enter(rows, bundles, packets, i, run):
+            return k + 1, deepest
+    return count, deepest
 
 
 @compiled(numba.boolean(PACKETS, JOBS))
@@ -202,8 +285,8 @@ def begin(
 ) -> tuple[int, int, int]:
     """Wrap active[start:count] in their bundle's transform `depth`; return (where it stopped, jobs, noted).
 
-    It stops behind a packet that used up a state, so that the state can go before the next packet. `notice`
-    is scratch.
+    It stops behind a packet that took a state to a limit, so that this has its effect before the next packet.
+    `notice` is scratch.
     """
     made = 0
     for k in range(start, count):
@@ -229,7 +312,7 @@ def begin(
             notices[noted, 0] = row
             notices[noted, 1] = notice[0]
             noted += 1
-            if notice[0] == NOTICE_HARD:
+            if notice[0] != NOTICE_USED:
                 return k + 1, made, noted
     return count, made, noted
 

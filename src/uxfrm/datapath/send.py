@@ -12,10 +12,9 @@ from uxfrm.datapath import satable
 from uxfrm.datapath.batch import HEADROOM, TAILROOM, Batch, Bytes, Int64s
 from uxfrm.datapath.context import Context, flow_of
 from uxfrm.datapath.crypto.batch import seal
-from uxfrm.datapath.flowtable import ANY_GENERATION, OUTPUT, flow_key, look_up
-from uxfrm.datapath.resolve import Resolution, resolve
+from uxfrm.datapath.flowtable import ANY_GENERATION, OUTPUT, cpu_of, flow_key, look_up
+from uxfrm.datapath.resolve import MUST_ASK, Acquire, Resolution, resolve
 from uxfrm.model.outcome import Outcome
-from uxfrm.model.template import MAX_DEPTH
 from uxfrm.tables.rows import TRANSFORM_ESP
 from uxfrm.tables.states import State
 
@@ -39,7 +38,7 @@ class Bundles:
 
     def number(self, states: tuple[State, ...], path_mtu: int) -> int:
         """The bundle of these states (innermost first), made if need be. Follows: xfrm_bundle_create."""
-        key = tuple(state.genid for state in states)
+        key = tuple(state.genid * 2 + state.dying for state in states)
         found = self._of.get(key)
         if found is None:
             found = len(self._of)
@@ -60,6 +59,7 @@ class Bundles:
             state = states[depth]
             row[layer.ROW + depth] = state.row
             row[layer.GENID + depth] = state.genid
+            row[layer.DYING + depth] = state.dying
             if limit or state.record["tfcpad"]:
                 limit = satable.mtu(state, limit or _DEFAULT_MTU)
                 row[layer.MTU + depth] = limit
@@ -68,35 +68,58 @@ class Bundles:
 def send(context: Context, bundles: Bundles, batch: Batch) -> None:
     """Take packets out, in place: afterwards each has its outcome, and those sent are what goes on the wire.
 
-    1. IP headers  2. flows to bundles  3. room  4. transforms, innermost first  5. counters
+    1. IP headers  2. flows to bundles  3. run by run: what is not decided or not valid any more is decided,
+    transforms, innermost first  4. counters
+    Packets fare as if each had been a batch of its own: what one does to a state ends its run.
     """
     context.start(batch)
     if len(bundles) > 2 * len(context.states) + _BUNDLES_START:
         bundles.clear()
         context.forget()
     layer.classify(batch.data, batch.packets)
-    _settle(context, bundles, batch, context.every, len(batch))
-    if layer.cramped(batch.packets, bundles.rows):
-        _make_room(bundles, batch)
-    count = layer.gather(batch.packets, context.active)
-    depth = 0
-    while depth < MAX_DEPTH and count:
-        _wrap(context, bundles, batch, context.active[:count], depth)
-        depth += 1
-        count = layer.gather(batch.packets, context.active)
+    flows, count = context.flows, len(batch)
+    missed = _look_up(context, batch, context.every, count, context.missed)
+    flows.hits += count - missed
+    flows.misses += missed
+    done = 0
+    while done < count:
+        done = _advance(context, bundles, batch, done)
     context.finish(batch)
 
 
-def _settle(context: Context, bundles: Bundles, batch: Batch, candidates: Int64s, count: int) -> None:
-    """Give every pending packet its outcome or its bundle."""
-    flows = context.flows
-    missed = _look_up(context, batch, candidates, count, context.missed)
-    flows.hits += count - missed
-    flows.misses += missed
-    for i in context.missed[:missed].copy():
-        _decide(context, bundles, batch, int(i))
-    for i in _stale(context, bundles, batch, candidates[:count]):
-        _decide(context, bundles, batch, int(i))
+def _advance(context: Context, bundles: Bundles, batch: Batch, start: int) -> int:
+    """Take a run of packets from `start` on out; return where it ended."""
+    stop = _settle(context, bundles, batch, start)
+    if layer.cramped(batch.packets, bundles.rows):
+        _make_room(bundles, batch)
+    count = layer.gather(batch.packets, start, stop, context.active)
+    active, at = context.active[:count], 0
+    while at < count:
+        at, noted = _wrap(context, bundles, batch, active, at)
+        if noted:
+            context.attend(context.notices[:noted])
+            if at < count:
+                return int(active[at])
+    return stop
+
+
+def _settle(context: Context, bundles: Bundles, batch: Batch, start: int) -> int:
+    """Give packets from `start` on their outcome or their bundle; return up to which they may go.
+
+    Key managers are asked for a packet when those before it have gone; the answer may change what follows.
+    """
+    packets, waiting, states = batch.packets, context.missed, context.states
+    count = layer.unsettled(states.rows, bundles.rows, packets, start, waiting)
+    ready = layer.first_ready(packets, start)
+    for i in waiting[:count].tolist():
+        generation = states.generation
+        if not _decide(context, bundles, batch, i, context.acquire if i < ready else None):
+            return int(i)
+        if states.generation != generation:
+            return int(i) + 1
+        if not packets[i]["outcome"]:
+            ready = min(ready, i)
+    return len(batch)
 
 
 def _look_up(context: Context, batch: Batch, candidates: Int64s, count: int, missed: Int64s) -> int:
@@ -109,28 +132,25 @@ def _look_up(context: Context, batch: Batch, candidates: Int64s, count: int, mis
     )  # fmt: skip
 
 
-def _stale(context: Context, bundles: Bundles, batch: Batch, candidates: Int64s) -> list[int]:
-    """Packets whose flow names a bundle of which a state has changed."""
-    if not layer.any_stale(context.states.rows, bundles.rows, batch.packets):
-        return []
-    named = np.unique(batch.packets["bundle"][candidates])
-    old = [b for b in named if b >= 0 and not layer.fresh(context.states.rows, bundles.rows, int(b))]
-    if not old:
-        return []
-    return [int(i) for i in candidates if batch.packets[i]["bundle"] in old]
+def _decide(context: Context, bundles: Bundles, batch: Batch, i: int, acquire: Acquire | None = None) -> bool:
+    """Walk policies and states for packet i and remember the answer for its flow.
 
-
-def _decide(context: Context, bundles: Bundles, batch: Batch, i: int) -> None:
-    """Walk policies and states for packet i and remember the answer for its flow."""
+    False where key managers have to be asked first, and `acquire` is not given to ask them.
+    """
     again = np.zeros(1, np.int64)
     packet = batch.packets[i]
     if not _look_up(context, batch, np.array([i]), 1, again):
         bundle = int(packet["bundle"])
         if bundle < 0 or layer.fresh(context.states.rows, bundles.rows, bundle):
-            return
+            return True
+        packet["bundle"] = -1
     flow_key(batch.data, batch.packets, i, OUTPUT, context.key)
-    flow = flow_of(context.key)
-    found = resolve(context.policies, context.states, flow, context.source_of, acquire=context.acquire)
+    key = context.key
+    found = resolve(
+        context.policies, context.states, flow_of(key), context.source_of, acquire=acquire, cpu=cpu_of(key)
+    )
+    if found is MUST_ASK:
+        return False
     outcome, bundle = _outcome(context, bundles, found)
     decision = found.decision
     slot, detail = context.slot(decision.policy), context.detail(decision.detail)
@@ -138,9 +158,11 @@ def _decide(context: Context, bundles: Bundles, batch: Batch, i: int) -> None:
     packet["bundle"], packet["detail"] = bundle, detail
     if slot >= 0:
         context.used[slot] = packet["time"]
-    states = ANY_GENERATION if found.settled else context.states.generation
+    lasting = found.settled and (bundle >= 0 or not found.states)
+    states = ANY_GENERATION if lasting else context.states.generation
     value = (int(outcome), slot, bundle, detail, context.policies.generation, states)
-    context.flows.insert(context.key, value)
+    context.flows.insert(key, value)
+    return True
 
 
 def _outcome(context: Context, bundles: Bundles, found: Resolution) -> tuple[Outcome, int]:
@@ -148,6 +170,8 @@ def _outcome(context: Context, bundles: Bundles, found: Resolution) -> tuple[Out
     if not found.states:
         return found.decision.outcome, -1
     for state in found.states:
+        if state.row < 0:
+            return Outcome.OUT_STATE_INVALID, -1
         if state.record["transform"] != TRANSFORM_ESP:
             return satable.unsupported(state), -1
     return Outcome.PENDING, bundles.number(found.states, context.path_mtu)
@@ -170,24 +194,41 @@ def _make_room(bundles: Bundles, batch: Batch) -> None:
     batch.data = data
 
 
-def _wrap(context: Context, bundles: Bundles, batch: Batch, active: Int64s, depth: int) -> None:
-    """Apply transform number `depth` of each packet's bundle."""
+def _wrap(context: Context, bundles: Bundles, batch: Batch, active: Int64s, start: int) -> tuple[int, int]:
+    """Apply all transforms to a run of packets from active[start] on; return where it ended, and the notices.
+
+    All of the run pass a transform before any passes the next one.
+    """
+    states, count = context.states, active.shape[0]
+    context.run += 1
+    stop, deepest = layer.run_end(states.rows, bundles.rows, batch.packets, active, start, count, context.run)
+    noted = 0
+    for depth in range(deepest):
+        stop, noted = _transform(context, bundles, batch, active, start, stop, depth, noted)
+    return stop, noted
+
+
+def _transform(
+    context: Context,
+    bundles: Bundles,
+    batch: Batch,
+    active: Int64s,
+    start: int,
+    stop: int,
+    depth: int,
+    noted: int,
+) -> tuple[int, int]:
+    """Apply transform number `depth` of each packet's bundle; return where it stopped and the notices."""
     states, keyring = context.states, context.keyring
-    start, count = 0, active.shape[0]
-    while start < count:
-        pool = _random_ivs(context, len(batch))
-        stop, made, noted = layer.begin(
-            states.rows, bundles.rows, batch.data, batch.packets, active, start, count, depth,
-            pool, context.jobs, context.notices, 0, context.found,
-        )  # fmt: skip
-        if made:
-            seal(keyring.functions, keyring.rows, keyring.scratch, batch.data, context.jobs, made)
-        layer.commit(bundles.rows, batch.packets, active, start, stop, context.jobs, depth)
-        if noted:
-            context.attend(context.notices[:noted])
-            if depth == 0 and stop < count:
-                _settle(context, bundles, batch, active[stop:count].copy(), count - stop)
-        start = stop
+    pool = _random_ivs(context, len(batch))
+    stop, made, noted = layer.begin(
+        states.rows, bundles.rows, batch.data, batch.packets, active, start, stop, depth,
+        pool, context.jobs, context.notices, noted, context.found,
+    )  # fmt: skip
+    if made:
+        seal(keyring.functions, keyring.rows, keyring.scratch, batch.data, context.jobs, made)
+    layer.commit(bundles.rows, batch.packets, active, start, stop, context.jobs, depth)
+    return stop, noted
 
 
 def _random_ivs(context: Context, count: int) -> Bytes:

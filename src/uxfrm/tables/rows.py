@@ -91,8 +91,9 @@ STATE_DTYPE = np.dtype(
         ("icv_bytes", np.int32),
         ("block", np.int32),
         ("tfcpad", np.int32),
-        # one batch run's provisional view (see datapath.input)
+        # one batch run's provisional view (see datapath.input, datapath.output)
         ("run", np.int64),
+        ("run_depth", np.int64),
         ("run_packets", np.int64),
         ("run_bytes", np.int64),
         ("run_top", np.int64),
