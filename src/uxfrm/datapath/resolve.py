@@ -22,7 +22,7 @@ from uxfrm.model.template import MAX_DEPTH, Mode, Template
 from uxfrm.tables.hashindex import Int64s
 from uxfrm.tables.policies import Policy, PolicyTable
 from uxfrm.tables.states import State, StateTable
-from uxfrm.tables.statesearch import BEST, FAILED, FAMILY, PENDING, REQID, next_candidate, search_key
+from uxfrm.tables.statesearch import BEST, FAILED, FAMILY, PENDING, REQID, SADDR, next_candidate, search_key
 
 SourceOf = Callable[[Address], Address | None]
 
@@ -226,14 +226,14 @@ def find(
     Which of several valid states is the best, statesearch says. Follows: xfrm_state_find.
     """
     x, p, wide = template, policy.config, any_address(template.family)
-    best, notes = None, np.array([-1, 0, 0], np.int64)
-    for source in (saddr,) if saddr == wide else (saddr, wide):
-        key = search_key(
-            daddr, source, x.family, x.reqid, x.mode, x.proto, x.spi, p.mark.v & p.mark.m, p.if_id, cpu
-        )
-        best = _best(states, daddr, source, key, notes, flow)
-        if best is not None or notes[PENDING]:
-            break
+    key = search_key(
+        daddr, saddr, x.family, x.reqid, x.mode, x.proto, x.spi, p.mark.v & p.mark.m, p.if_id, cpu
+    )
+    notes = np.array([-1, 0, 0], np.int64)
+    best = _best(states, daddr, saddr, key, notes, flow)
+    if best is None and not notes[PENDING] and saddr != wide:
+        key[SADDR : SADDR + 4] = 0
+        best = _best(states, daddr, wide, key, notes, flow)
     return Found(best, bool(notes[PENDING]), bool(notes[FAILED]))
 
 
