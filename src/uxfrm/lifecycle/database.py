@@ -19,7 +19,7 @@ from uxfrm.model.error import XfrmError, invalid
 from uxfrm.model.flow import PROTO_COMP, PROTO_IPSEC_ANY
 from uxfrm.model.mark import NO_MARK
 from uxfrm.model.selector import Selector
-from uxfrm.model.state import LifeState, ReplayEsn, StateConfig
+from uxfrm.model.state import LifeState, ReplayEsn, SaDir, StateConfig
 from uxfrm.model.template import IPSEC_PROTOCOLS
 from uxfrm.tables.states import State, StateTable
 from uxfrm.tables.statesearch import bump_rivals, find_larval
@@ -255,7 +255,8 @@ class StateDatabase:
     def _new_larval(self, wanted: LarvalConfig) -> LarvalConfig:
         """A state with a selector from host to host, which names no family.
 
-        Addresses of a family that is none are not kept; the mark is, as it was sent.
+        Addresses of a family that is none are not kept; the mark is, as it was sent; the direction comes with
+        the SPI.
         Follows: the creating half of __find_acq_core.
         """
         known = wanted.family in BITS
@@ -267,6 +268,7 @@ class StateDatabase:
             saddr=saddr,
             spi=0,
             seq=0,
+            direction=SaDir.UNSET,
             selector=Selector(AF_UNSPEC, daddr, saddr, bits, bits),
             hard_add=self.acq_expires,
         )
