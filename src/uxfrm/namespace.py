@@ -311,6 +311,7 @@ class Namespace:
     def _acquire(
         self, flow: Flow, daddr: Address, saddr: Address, template: Template, policy: Policy, cpu: int | None
     ) -> bool:
+        self.path.sync_used()
         return self._acquires.larval(flow, daddr, saddr, template, policy.dump, cpu, self.now_s)
 
     def _attend(self, notices: Int64s) -> None:

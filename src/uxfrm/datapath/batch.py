@@ -54,6 +54,7 @@ PACKET_DTYPE = np.dtype(
         ("path", np.int64, (MAX_DEPTH,)),  # rows of the states, outermost first
         ("pathgen", np.int64, (MAX_DEPTH,)),  # their genids
         ("bundle", np.int64),
+        ("unsettled", np.int64),  # 1 where another state may change what was decided
         ("job", np.int64),  # its place in this run's crypto jobs, -1 for none
         # the end
         ("outcome", np.int64),

@@ -138,7 +138,8 @@ def look_up(
 ) -> int:
     """Settle the packets whose flow is known; list the others in `missed` and return how many.
 
-    `used[slot]` becomes the time of the last packet that a policy took; `key` is scratch.
+    `used[slot]` becomes the time of the last packet that a policy took, but on output (see output.note_use);
+    `key` is scratch.
     """
     misses, entry = 0, -1
     for k in range(count):
@@ -158,7 +159,8 @@ def look_up(
         p["policy"] = values[entry, POLICY]
         p["bundle"] = values[entry, BUNDLE]
         p["detail"] = values[entry, DETAIL]
-        if p["policy"] >= 0:
+        p["unsettled"] = 0 if values[entry, STATES] == ANY_GENERATION else 1
+        if direction != OUTPUT and p["policy"] >= 0:
             used[p["policy"]] = p["time"]
     return misses
 

@@ -20,6 +20,9 @@ from uxfrm.datapath.modes import add_transport, add_tunnel, dont_fragment, trans
 from uxfrm.model.outcome import Outcome
 from uxfrm.tables.rows import REPLAY_ESN, ROWS
 
+_NO_STATE = int(Outcome.OUT_NO_STATE)
+_POLICY_ERROR = int(Outcome.OUT_POLICY_ERROR)
+_STATE_DIR = int(Outcome.OUT_STATE_DIR)
 _SENT = int(Outcome.SENT)
 _INVALID = int(Outcome.OUT_STATE_INVALID)
 _EXPIRED = int(Outcome.OUT_EXPIRED)
@@ -50,6 +53,7 @@ def classify(data: Bytes, packets: Any) -> int:
         p = packets[i]
         p["policy"] = -1
         p["bundle"] = -1
+        p["unsettled"] = 0
         p["outcome"] = _BAD if parse(data, packets, i) else 0
         left += 0 if p["outcome"] else 1
     return left
@@ -90,6 +94,29 @@ def unsettled(rows: Any, bundles: Int64s, packets: Any, start: int, waiting: Int
             waiting[count] = i
             count += 1
     return count
+
+
+@compiled(numba.void(PACKETS, int64, int64, I64S))
+def note_use(packets: Any, start: int, stop: int, used: Int64s) -> None:
+    """Set the times at which the packets of [start, stop) used their policies.
+
+    Those refused for want of states do not count. Follows: the end of xfrm_lookup_with_ifid.
+    """
+    for i in range(start, stop):
+        p = packets[i]
+        if p["policy"] >= 0 and p["outcome"] not in (_NO_STATE, _POLICY_ERROR, _STATE_DIR):
+            used[p["policy"]] = p["time"]
+
+
+@compiled(numba.void(PACKETS, int64))
+def reopen(packets: Any, start: int) -> None:
+    """Undo decisions over packets from `start` on that a change among the states may have made wrong."""
+    for i in range(start, packets.shape[0]):
+        p = packets[i]
+        if p["unsettled"]:
+            p["unsettled"] = 0
+            p["outcome"] = 0
+            p["bundle"] = -1
 
 
 @compiled(int64(PACKETS, int64))

@@ -89,6 +89,7 @@ def send(context: Context, bundles: Bundles, batch: Batch) -> None:
 
 def _advance(context: Context, bundles: Bundles, batch: Batch, start: int) -> int:
     """Take a run of packets from `start` on out; return where it ended."""
+    generation = context.states.generation
     stop = _settle(context, bundles, batch, start)
     if layer.cramped(batch.packets, bundles.rows):
         _make_room(bundles, batch)
@@ -98,8 +99,11 @@ def _advance(context: Context, bundles: Bundles, batch: Batch, start: int) -> in
         at, noted = _wrap(context, bundles, batch, active, at)
         if noted:
             context.attend(context.notices[:noted])
-            if at < count:
-                return int(active[at])
+            stop = int(active[at - 1]) + 1
+            break
+    layer.note_use(batch.packets, start, stop, context.used)
+    if context.states.generation != generation:
+        layer.reopen(batch.packets, stop)
     return stop
 
 
@@ -113,6 +117,8 @@ def _settle(context: Context, bundles: Bundles, batch: Batch, start: int) -> int
     ready = layer.first_ready(packets, start)
     for i in waiting[:count].tolist():
         generation = states.generation
+        if i < ready:
+            layer.note_use(packets, start, i, context.used)
         if not _decide(context, bundles, batch, i, context.acquire if i < ready else None):
             return int(i)
         if states.generation != generation:
@@ -156,10 +162,9 @@ def _decide(context: Context, bundles: Bundles, batch: Batch, i: int, acquire: A
     slot, detail = context.slot(decision.policy), context.detail(decision.detail)
     packet["outcome"], packet["policy"] = outcome, slot
     packet["bundle"], packet["detail"] = bundle, detail
-    if slot >= 0:
-        context.used[slot] = packet["time"]
     lasting = found.settled and (bundle >= 0 or not found.states)
     states = ANY_GENERATION if lasting else context.states.generation
+    packet["unsettled"] = not lasting
     value = (int(outcome), slot, bundle, detail, context.policies.generation, states)
     context.flows.insert(key, value)
     return True

@@ -219,6 +219,9 @@ class StateDatabase:
 
     def drop(self, state: State) -> None:
         """Take a state out of everything, telling nobody. Follows: __xfrm_state_delete."""
+        if state.config.cpu is not None:
+            # Of two others the one may win against it and the other not.
+            bump_rivals(self.table, state)
         if isinstance(state.config, StateConfig):
             self._uninstall(state)
         self.timers.forget(state)
@@ -310,7 +313,7 @@ class StateDatabase:
             return
         if soft is not None and soft <= now_s:
             state.record["dying"] = 1
-            self._tell(StateExpired(state.dump(), hard=False))
+            self.soften(state)
         self.timers.arm(state)
 
     def expire(self, state: State) -> None:
@@ -321,7 +324,8 @@ class StateDatabase:
         self._tell(StateExpired(dump, hard=True))
 
     def soften(self, state: State) -> None:
-        """Tell that a soft limit of bytes or packets was reached; the row already says dying."""
+        """Tell that a soft limit was reached; the row already says dying, so that others are preferred."""
+        bump_rivals(self.table, state)
         self._tell(StateExpired(state.dump(), hard=False))
 
 
