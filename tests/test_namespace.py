@@ -99,6 +99,18 @@ def receive(ns: Namespace, *packets: bytes, now_s: int = 1000) -> list[Outcome]:
     return outcomes(batch)
 
 
+def expiries(ns: Namespace) -> list[StateExpired]:
+    """What will be told of limits from now on."""
+    told: list[StateExpired] = []
+
+    def listener(event: Event) -> None:
+        if isinstance(event, StateExpired):
+            told.append(event)
+
+    ns.listen(listener, lambda kind: kind is StateExpired)
+    return told
+
+
 def moved(ns: Namespace) -> dict[str, int]:
     values = ns.counters()
     return {counter.name: values[counter] for counter in Counter if values[counter]}
@@ -225,21 +237,27 @@ def test_golden_trailers(padding: int, next_header: int, wanted: Outcome) -> Non
 def test_packet_hard_limit_ends_the_state() -> None:
     wire = output(sender(), *[datagram()] * 4)
     ns = namespace(state(lifetime=LifetimeConfig(hard_packet=1)), ALLOW)
-    events: list[Event] = []
-    ns.listen(events.append)
+    events = expiries(ns)
     wanted = [Outcome.DELIVERED, Outcome.IN_EXPIRED, Outcome.IN_NO_STATE, Outcome.IN_NO_STATE]
     assert receive(ns, *wire) == wanted
-    assert [(e.hard, e.state.config.spi) for e in events if isinstance(e, StateExpired)] == [(True, 0x1000)]
+    assert [(e.hard, e.state.config.spi) for e in events] == [(True, 0x1000)]
     assert list(ns.dump_states()) == []
 
 
 def test_packet_soft_limit_is_told_once_with_the_packet_behind_it() -> None:
     ns = namespace(state(lifetime=LifetimeConfig(soft_packet=2)), policy(Direction.OUT, template()))
-    events: list[Event] = []
-    ns.listen(events.append)
+    events = expiries(ns)
     for count in range(1, 6):
         output(ns, datagram())
-        assert len(events) == (1 if count >= 3 else 0)
+        assert [e.state.current.packets for e in events] == ([2] if count >= 3 else [])
+
+
+def test_soft_limit_in_a_batch_is_told_as_of_the_packet_that_met_it() -> None:
+    ns = namespace(state(lifetime=LifetimeConfig(soft_packet=2)), policy(Direction.OUT, template()))
+    back = namespace(state(lifetime=LifetimeConfig(soft_packet=2)), ALLOW)
+    events, received = expiries(ns), expiries(back)
+    receive(back, *output(ns, *[datagram()] * 9))
+    assert [e.state.current.packets for e in (*events, *received)] == [2, 2]
 
 
 def test_output_stops_at_the_hard_limit_in_the_middle_of_a_batch() -> None:
@@ -253,8 +271,7 @@ def test_output_stops_at_the_hard_limit_in_the_middle_of_a_batch() -> None:
 
 def test_time_limits_act_when_time_passes() -> None:
     ns = namespace(state(lifetime=LifetimeConfig(soft_add=10, hard_add=20, hard_use=5)), ALLOW)
-    events: list[Event] = []
-    ns.listen(events.append)
+    events = expiries(ns)
     assert ns.next_deadline() == 1010
     ns.advance(1010)
     assert [e.hard for e in events] == [False]

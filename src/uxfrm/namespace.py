@@ -17,11 +17,11 @@ from uxfrm.datapath.batch import Batch, Int64s
 from uxfrm.datapath.context import Context
 from uxfrm.datapath.crypto.keyring import Keyring
 from uxfrm.datapath.inspect import inspect
-from uxfrm.datapath.limits import NOTICE_HARD, NOTICE_SOFT
+from uxfrm.datapath.limits import NOTICE_AEVENT, NOTICE_HARD, NOTICE_SOFT
 from uxfrm.datapath.receive import receive
-from uxfrm.datapath.send import Bundles, send
-from uxfrm.lifecycle import aevents
+from uxfrm.datapath.send import Bundles, give_up, release, send
 from uxfrm.lifecycle.acquire import Acquires
+from uxfrm.lifecycle.aevents import Aevents
 from uxfrm.lifecycle.database import StateDatabase
 from uxfrm.lifecycle.events import (
     DefaultChanged,
@@ -40,7 +40,7 @@ from uxfrm.lifecycle.events import (
 from uxfrm.lifecycle.migrate import migrate
 from uxfrm.lifecycle.policies import PolicyDatabase
 from uxfrm.model.address import Address
-from uxfrm.model.aevent import AE_CU, Aevent, AeventUpdate
+from uxfrm.model.aevent import Aevent, AeventUpdate
 from uxfrm.model.counts import SadInfo, SpdInfo, Thresholds
 from uxfrm.model.dump import LarvalConfig, PolicyDump, PolicyId, StateDump, StateId
 from uxfrm.model.error import invalid
@@ -49,6 +49,7 @@ from uxfrm.model.lifetime import LifetimeCurrent
 from uxfrm.model.migrate import Migration
 from uxfrm.model.policy import PolicyConfig, PolicyType
 from uxfrm.model.state import OFFLOAD_PACKET, StateConfig
+from uxfrm.model.sysctl import Sysctls
 from uxfrm.model.template import Template
 from uxfrm.model.unchecked import changed
 from uxfrm.tables.policies import Policy, PolicyTable
@@ -58,38 +59,47 @@ from uxfrm.tables.states import State, StateTable
 class Namespace:
     """XFRM of one network namespace (struct netns_xfrm).
 
-    `engines` names crypto engines in order of preference (default: all that load). `now_s` is wall-clock
-    seconds; it moves by `advance` only.
+    `engines` names crypto engines in order of preference (default: all that load). `now` is wall-clock
+    seconds, with a fraction, `now_s` without; they move by `advance` only.
     """
 
     def __init__(
-        self, *, randbytes: Callable[[int], bytes], engines: Sequence[str] | None = None, now_s: int = 0
+        self, *, randbytes: Callable[[int], bytes], engines: Sequence[str] | None = None, now_s: float = 0
     ) -> None:
         compiled.ready()
-        self.now_s = now_s
         self.states = StateTable(int.from_bytes(randbytes(4)))
         self.policies = PolicyTable()
         self.keyring = Keyring(engines)
         self.path = Context(self.states, self.policies, self.keyring, randbytes, self._attend)
+        self.path.now = now_s
         self._bundles = Bundles()
         self._randbytes = randbytes
         self._listeners: list[tuple[Listener, Wanted]] = []
         self._sad = StateDatabase(
             self.states, randbytes, self._install, self._uninstall, self._tell, self._note_encapsulation
         )
-        self._spd = PolicyDatabase(self.policies, self.path.sync_used, self._tell)
+        self._spd = PolicyDatabase(self.policies, self.path.sync_used, self._tell, self._policy_gone)
+        self._released: list[Batch] = []
         self._acquires = Acquires(self._sad, self._tell)
+        self._aevents = Aevents(self._sad, self._tell, lambda: self._wanted(StateMonitored))
         self.path.acquire = self._acquire
 
     # -- packets
 
     def input(self, batch: Batch) -> None:
         """Take received packets in; see datapath.receive."""
+        self._watch()
         receive(self.path, batch)
 
     def output(self, batch: Batch) -> None:
-        """Take packets out; see datapath.send."""
+        """Take packets out; see datapath.send. Those held come back by `released`, when time has passed."""
+        self._watch()
         send(self.path, self._bundles, batch)
+
+    def released(self) -> list[Batch]:
+        """Take what became, since the last call, of packets that `output` had held; some may be sent now."""
+        released, self._released = self._released, []
+        return released
 
     def inspect(self, batch: Batch) -> None:
         """Open packets that this host sent, touching neither counters nor windows; see datapath.inspect."""
@@ -97,26 +107,53 @@ class Namespace:
 
     # -- time
 
-    def advance(self, now_s: int) -> None:
+    @property
+    def now(self) -> float:
+        """Wall-clock seconds, with a fraction."""
+        return self.path.now
+
+    @property
+    def now_s(self) -> int:
+        """The wall-clock second."""
+        return int(self.now)
+
+    def advance(self, now_s: float) -> None:
         """Let time pass up to `now_s` (wall-clock seconds); going backwards changes nothing but the clock."""
-        self.now_s = now_s
         while (deadline := self.next_deadline()) is not None and deadline <= now_s:
+            self.path.now = max(self.now, deadline)
             self._sad.advance(deadline)
             self._spd.advance(deadline)
+            self._aevents.advance(deadline)
+            self._released += release(self.path, self._bundles)
+        self.path.now = now_s
 
-    def next_deadline(self) -> int | None:
-        """The second at which something will change by itself, or None."""
-        return _sooner(self._sad.timers.next_deadline(), self._spd.timers.next_deadline())
+    def next_deadline(self) -> float | None:
+        """When something will change by itself (wall-clock seconds), or None."""
+        self._watch()
+        return _sooner(
+            self._sad.timers.next_deadline(),
+            self._spd.timers.next_deadline(),
+            self._aevents.timers.next_deadline(),
+            self.path.held.timers.next_deadline(),
+        )
 
-    def horizon(self) -> int | None:
+    def horizon(self) -> float | None:
         """Up to which second (not included) packets may share a batch without time changing their fate."""
-        return _sooner(self._sad.timers.horizon(self.now_s), self._spd.timers.next_deadline())
+        return _sooner(
+            self._sad.timers.horizon(self.now_s),
+            self._spd.timers.next_deadline(),
+            self._aevents.timers.next_deadline(),
+            self.path.held.timers.next_deadline(),
+        )
+
+    def _watch(self) -> None:
+        self.path.monitored = int(self._aevents.watch(self.now))
 
     # -- states
 
     def add_state(self, config: StateConfig) -> State:
         """`ip xfrm state add`: XfrmError EEXIST, EINVAL, ENOSYS."""
-        config = _without_device(config)
+        config = self._sad.constructed(_without_device(config))
         state = self._sad.add(config, self.now_s)
         if self._wanted(StateAdded):
             self._tell(StateAdded(state.dump(), False))
@@ -131,7 +168,7 @@ class Namespace:
 
         As in Linux the event tells the request, not what came of it where the state was there.
         """
-        config = _without_device(config)
+        config = self._sad.constructed(_without_device(config))
         state = self._sad.update(config, self.now_s)
         if self._wanted(StateAdded):
             self._tell(StateAdded(StateDump.requested(config, self.now_s), True))
@@ -165,17 +202,16 @@ class Namespace:
 
     def get_aevent(self, identity: StateId, flags: int = 0) -> Aevent:
         """GETAE: a state's running figures, `flags` saying what of (AE_RTHR, AE_ETHR). XfrmError ESRCH."""
-        return aevents.get(self._sad, identity, flags)
+        return self._aevents.get(identity, flags)
 
     def update_aevent(self, identity: StateId, wanted: AeventUpdate) -> None:
         """NEWAE: set a state's running figures. XfrmError ESRCH, EINVAL. Follows: xfrm_new_ae."""
-        state = aevents.update(self._sad, identity, wanted)
-        self._tell(StateMonitored(aevents.report(state, AE_CU)))
+        self._aevents.update(identity, wanted)
 
     def migrate(self, wanted: Migration) -> None:
         """XFRM_MSG_MIGRATE: move a policy and its states; see lifecycle.migrate for the XfrmErrors."""
         wanted.check()
-        migrate(self._sad, self.policies, wanted, self.now_s)
+        migrate(self._sad, self.policies, wanted, self.now_s, self._inherit)
         self._tell(Migrated(wanted))
 
     def acquire(self, wanted: LarvalConfig, policy: PolicyConfig, masks: tuple[int, int, int]) -> None:
@@ -269,6 +305,28 @@ class Namespace:
         """`ip xfrm state count`."""
         return self.states.info()
 
+    # -- sysctls
+
+    @property
+    def sysctls(self) -> Sysctls:
+        """All sysctls as they are."""
+        return self._sad.sysctls
+
+    def sysctl(self, name: str) -> int:
+        """`sysctl -n NAME`, such as net.core.xfrm_acq_expires. XfrmError ENOENT."""
+        return self.sysctls.get(name)
+
+    def set_sysctl(self, name: str, value: int | str) -> None:
+        """`sysctl -w NAME=VALUE`; a text is read as the kernel reads it. XfrmError ENOENT, EINVAL.
+
+        States that are there keep what they were made with.
+        """
+        before = self.sysctls
+        after = before.set(name, value) if isinstance(value, int) else before.write(name, value)
+        self._sad.sysctls = after
+        if after.xfrm_larval_drop != before.xfrm_larval_drop:
+            self.path.larval_drop = after.xfrm_larval_drop
+
     # -- counters and events
 
     def counters(self) -> list[int]:
@@ -295,10 +353,15 @@ class Namespace:
     def _install(self, state: State) -> None:
         satable.install(state, self.keyring, self._randbytes)
         self.path.random_ivs += int(state.record["iv_random"])
+        self._aevents.arm(state, self.now)
+
+    def _inherit(self, old: State, new: State) -> None:
+        self._aevents.inherit(old, new, self.now)
 
     def _uninstall(self, state: State) -> None:
         self.path.random_ivs -= int(state.record["iv_random"])
         self.path.bury(state)
+        self._aevents.forget(state)
         satable.uninstall(state, self.keyring)
 
     def _note_encapsulation(self, state: State) -> None:
@@ -307,6 +370,12 @@ class Namespace:
         if isinstance(config, StateConfig) and config.encap is not None:
             ports = {*self.path.encap_ports.tolist(), config.encap.dport}
             self.path.encap_ports = np.array(sorted(ports), np.int64)
+
+    def _policy_gone(self, policy: Policy, successor: Policy | None) -> None:
+        if successor is None:
+            self._released += give_up(self.path, policy)
+        else:
+            self.path.held.move(policy, successor, self.now)
 
     def _acquire(
         self, flow: Flow, daddr: Address, saddr: Address, template: Template, policy: Policy, cpu: int | None
@@ -324,12 +393,14 @@ class Namespace:
                 self._sad.expire(state)
             elif kind == NOTICE_SOFT:
                 self._sad.soften(state)
+            elif kind == NOTICE_AEVENT:
+                self._aevents.sequence(state, self.now)
             else:
                 self._sad.timers.arm(state)
 
 
-def _sooner(one: int | None, other: int | None) -> int | None:
-    return min((end for end in (one, other) if end is not None), default=None)
+def _sooner(*ends: float | None) -> float | None:
+    return min((end for end in ends if end is not None), default=None)
 
 
 def _without_device(config: StateConfig) -> StateConfig:

@@ -16,7 +16,7 @@ from scapy.layers.inet import IP, UDP
 from scapy.packet import Raw
 
 from uxfrm.datapath.batch import Batch
-from uxfrm.lifecycle.events import Event
+from uxfrm.lifecycle.events import Event, StateMonitored
 from uxfrm.model import algorithm as algo
 from uxfrm.model.address import AF_INET, ANY4, parse
 from uxfrm.model.dump import PolicyDump, StateDump
@@ -109,17 +109,23 @@ PACKETS = st.lists(
 Plans = Sequence[tuple[int, Mode, LifetimeConfig, int | None, int]]
 
 
-def sender(plans: Plans) -> tuple[Namespace, list[Event]]:
+def listening(host: Namespace, aevents: bool) -> list[Event]:
+    """What the host tells from now on, with or without the figures of states."""
+    events: list[Event] = []
+    host.listen(events.append, lambda kind: aevents or kind is not StateMonitored)
+    return events
+
+
+def sender(plans: Plans, aevents: bool) -> tuple[Namespace, list[Event]]:
     """A host with a policy for every nest, and these states."""
-    host, events = Namespace(randbytes=random.Random(7).randbytes, now_s=NOW), list[Event]()
+    host = Namespace(randbytes=random.Random(7).randbytes, now_s=NOW)
     for net, (templates, flags) in enumerate(NESTS):
         selector = Selector(AF_INET, bytes([10, net, 0, 0]), ANY4, 16, 0)
         host.add_policy(PolicyConfig(Direction.OUT, selector, templates, flags=flags))
     for number, (reqid, mode, lifetime, pcpu, later) in enumerate(plans, 1):
-        host.now_s = NOW + later
+        host.advance(NOW + later)
         host.add_state(state(number, reqid, mode, lifetime, pcpu))
-    host.listen(events.append)
-    return host, events
+    return host, listening(host, aevents)
 
 
 def built(packet: Packet) -> bytes:
@@ -150,8 +156,10 @@ def told_of(host: Namespace, events: list[Event], packets: list[tuple[Any, ...]]
     return Told(packets, events, host.counters(), list(host.dump_states()), list(host.dump_policies()))
 
 
-def one_by_one(plans: Plans, packets: Sequence[Packet], before: Callable[[Namespace], None]) -> Told:
-    host, events = sender(plans)
+def one_by_one(
+    plans: Plans, aevents: bool, packets: Sequence[Packet], before: Callable[[Namespace], None]
+) -> Told:
+    host, events = sender(plans, aevents)
     found = []
     for packet in packets:
         before(host)
@@ -162,14 +170,14 @@ def one_by_one(plans: Plans, packets: Sequence[Packet], before: Callable[[Namesp
 
 
 @settings(phases=[Phase.explicit, Phase.generate])
-@given(plans=STATES, packets=PACKETS)
-def test_sent_together_or_one_by_one(plans: Plans, packets: list[Packet]) -> None:
-    host, events = sender(plans)
+@given(plans=STATES, aevents=st.booleans(), packets=PACKETS)
+def test_sent_together_or_one_by_one(plans: Plans, aevents: bool, packets: list[Packet]) -> None:
+    host, events = sender(plans, aevents)
     batch = batch_of(packets)
     host.output(batch)
     together = told_of(host, events, seen(host, batch))
-    assert together == one_by_one(plans, packets, lambda _: None)
-    assert together == one_by_one(plans, packets, lambda other: other.path.forget())
+    assert together == one_by_one(plans, aevents, packets, lambda _: None)
+    assert together == one_by_one(plans, aevents, packets, lambda other: other.path.forget())
 
 
 # -- the way in
@@ -222,15 +230,14 @@ def wire(setup: Any) -> list[bytes]:
     return [batch.packet(i) for i in range(12)]
 
 
-def receiver(setup: Any) -> tuple[Namespace, list[Event]]:
-    host, events = Namespace(randbytes=random.Random(9).randbytes, now_s=NOW), list[Event]()
+def receiver(setup: Any, aevents: bool) -> tuple[Namespace, list[Event]]:
+    host = Namespace(randbytes=random.Random(9).randbytes, now_s=NOW)
     for spi, (lifetime, window, esn) in enumerate(setup, 1):
         host.add_state(receiving(spi, lifetime, window, esn, ALMOST if esn else 0))
     for net, templates in enumerate(IN_POLICIES):
         selector = Selector(AF_INET, bytes([10, net, 0, 0]), ANY4, 16, 0)
         host.add_policy(PolicyConfig(Direction.IN, selector, templates))
-    host.listen(events.append)
-    return host, events
+    return host, listening(host, aevents)
 
 
 def let_in(host: Namespace, frames: list[bytes]) -> list[tuple[Any, ...]]:
@@ -246,17 +253,17 @@ def let_in(host: Namespace, frames: list[bytes]) -> list[tuple[Any, ...]]:
 
 
 @settings(phases=[Phase.explicit, Phase.generate])
-@given(setup=RECEIVERS, frames=FRAMES)
-def test_received_together_or_one_by_one(setup: Any, frames: list[Frame]) -> None:
+@given(setup=RECEIVERS, aevents=st.booleans(), frames=FRAMES)
+def test_received_together_or_one_by_one(setup: Any, aevents: bool, frames: list[Frame]) -> None:
     sent = wire(setup)
     packets = []
     for frame in frames:
         packet = bytearray(sent[frame.which])
         packet[-1] ^= frame.broken
         packets.append(bytes(packet))
-    host, events = receiver(setup)
+    host, events = receiver(setup, aevents)
     together = told_of(host, events, let_in(host, packets))
-    other, others = receiver(setup)
+    other, others = receiver(setup, aevents)
     apart = told_of(other, others, [found for packet in packets for found in let_in(other, [packet])])
     # A layer is opened for all packets at once: what is told of an inner one comes after all outer ones.
     by_state = sorted(events, key=spi_of), sorted(others, key=spi_of)
@@ -265,4 +272,5 @@ def test_received_together_or_one_by_one(setup: Any, frames: list[Frame]) -> Non
 
 
 def spi_of(event: Any) -> int:
-    return int(event.state.config.spi)
+    state = event.aevent.state if isinstance(event, StateMonitored) else event.state
+    return int(state.config.spi)

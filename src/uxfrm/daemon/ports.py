@@ -35,13 +35,13 @@ class Clock:
         self._namespace = server.namespace
         self._loop = loop
         self._timer: asyncio.TimerHandle | None = None
-        self._planned: int | None = None
+        self._planned: float | None = None
         self.passed: Callable[[], None] = self.plan
 
     def tick(self) -> None:
         """Let time pass up to now, and plan the next time that something is due."""
-        now = int(time.time())
-        if now > self._namespace.now_s:
+        now = time.time()
+        if now > self._namespace.now:
             self._namespace.advance(now)
 
     def plan(self) -> None:

@@ -39,7 +39,7 @@ class Service:
     """One namespace, its clients' sockets, and the control connections of supervisors, on one event loop."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        namespace = Namespace(randbytes=os.urandom, now_s=int(time.time()))
+        namespace = Namespace(randbytes=os.urandom, now_s=time.time())
         self._loop = loop
         self.server = Server(namespace, os.cpu_count() or 1)
         self.server.refused = _tell_refused if logs.debugging() else None

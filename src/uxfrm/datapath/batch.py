@@ -64,6 +64,9 @@ PACKET_DTYPE = np.dtype(
     align=True,
 )
 
+ARRIVED = ("mark", "ifindex")
+"""The columns that tell what came with a packet: all of it that outlives a packet that has to wait."""
+
 PACKETS: Any = numba.from_dtype(PACKET_DTYPE)[::1]
 DATA: Any = numba.uint8[::1]
 I64: Any = numba.int64

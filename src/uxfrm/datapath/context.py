@@ -12,6 +12,7 @@ from uxfrm.datapath import esp
 from uxfrm.datapath.batch import Batch, Int64s, count_outcomes
 from uxfrm.datapath.crypto.keyring import Keyring
 from uxfrm.datapath.flowtable import KEY_COLUMNS, FlowTable
+from uxfrm.datapath.held import Held
 from uxfrm.datapath.resolve import Acquire, nobody_asked
 from uxfrm.model.address import Address
 from uxfrm.model.flow import Flow
@@ -30,7 +31,8 @@ class Context:
 
     `attend` is told the notices of a run: int64[n, 2] of rows and limits.NOTICE_*.
     `randbytes` gives IVs; `is_local` tells whether an address is the host's own, None where nobody knows;
-    without it nobody knows of any. `acquire` asks key managers for a state.
+    without it nobody knows of any. `acquire` asks key managers for a state. `monitored` is 1 while somebody
+    hears of aevents, `now` the time in wall-clock seconds. `held` are packets that wait for states.
     """
 
     def __init__(
@@ -51,6 +53,10 @@ class Context:
         self.source_of: Callable[[Address], Address | None] = lambda _: None
         self.acquire: Acquire = nobody_asked
         self.path_mtu = 0
+        self.monitored = 0
+        self.now = 0.0
+        self.held = Held()
+        self._larval_drop = 1
         self.random_ivs = 0
         self.encap_ports: Int64s = np.zeros(0, np.int64)
         self.totals: Int64s = np.zeros(len(Outcome), np.int64)
@@ -72,9 +78,9 @@ class Context:
         self.again: Int64s = np.zeros(count, np.int64)
         self.missed: Int64s = np.zeros(count, np.int64)
         self.jobs: Int64s = np.zeros((count + 1, esp.COLUMNS), np.int64)
-        self.notices: Int64s = np.zeros((count * MAX_DEPTH + 1, 2), np.int64)
+        self.notices: Int64s = np.zeros((count * MAX_DEPTH * 2 + 1, 2), np.int64)
         self.key: Int64s = np.zeros(KEY_COLUMNS, np.int64)
-        self.found: Int64s = np.zeros(4, np.int64)
+        self.found: Int64s = np.zeros(5, np.int64)
 
     def start(self, batch: Batch) -> None:
         """Prepare for a batch; what only one batch may refer to is trimmed here."""
@@ -96,6 +102,16 @@ class Context:
         self._details = [""]
         self._detail_of = {"": 0}
         self.used[:] = 0
+
+    @property
+    def larval_drop(self) -> int:
+        """0 where packets are held while a state is negotiated (net.core.xfrm_larval_drop)."""
+        return self._larval_drop
+
+    @larval_drop.setter
+    def larval_drop(self, value: int) -> None:
+        self._larval_drop = value
+        self.forget()
 
     # -- policies by slot
 

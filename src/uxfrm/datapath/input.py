@@ -18,7 +18,14 @@ from uxfrm.compiled import compiled
 from uxfrm.datapath import esp
 from uxfrm.datapath.batch import DATA, I64S, JOBS, PACKETS, Bytes, Int64s
 from uxfrm.datapath.headers import parse
-from uxfrm.datapath.limits import NOTICE_HARD, check_limits, near_hard
+from uxfrm.datapath.limits import (
+    NOTICE_AEVENT,
+    NOTICE_HARD,
+    NOTICE_USED,
+    check_aevent,
+    check_limits,
+    near_hard,
+)
 from uxfrm.datapath.modes import remove_transport, remove_tunnel
 from uxfrm.datapath.replay import advance, blame, check, infer_high, seq_high
 from uxfrm.datapath.wire import read32
@@ -258,7 +265,9 @@ def _refusal(rows: Any, packets: Any, i: int, row: int, jobs: Int64s) -> int:
 def _judge(
     rows: Any, words: Int64s, data: Bytes, packets: Any, i: int, row: int, jobs: Int64s, found: Int64s
 ) -> int:
-    """Everything between lookup and mode for packet i, in the kernel's order; found[3] is a notice.
+    """Everything between lookup and mode for packet i, in the kernel's order.
+
+    found[3] becomes a notice of limits, found[4], if set, one of aevents.
 
     1. replay  2. limits  3. ICV and trailer  4. replay again, with the ESN half  5. advance  6. counters
     """
@@ -286,6 +295,8 @@ def _judge(
         x["stat_window"] += 1
         return _HIGH
     advance(rows, words, row, seq)
+    if found[4] and x["window"]:
+        found[4] = check_aevent(rows, row)
     x["bytes"] += found[1]
     x["packets"] += 1
     x["lastused"] = p["time"]
@@ -293,7 +304,7 @@ def _judge(
 
 
 @compiled(
-    numba.types.UniTuple(int64, 2)(
+    numba.types.UniTuple(int64, 3)(
         ROWS, I64S, DATA, PACKETS, I64S, int64, int64, JOBS, I64S, int64, JOBS, int64, I64S
     )
 )
@@ -309,33 +320,40 @@ def commit(
     again: Int64s,
     agains: int,
     notices: Int64s,
-    noted: int,
+    monitored: int,
     found: Int64s,
-) -> tuple[int, int]:
+) -> tuple[int, int, int]:
     """Judge active[start:stop] in order and undo the mode of those that pass.
 
-    Packets that carry IPsec again are appended to `again`; rows to attend to are appended to `notices`.
-    Returns the new (agains, noted). `found` is scratch.
+    Packets that carry IPsec again are appended to `again`; `notices` gets rows to attend to. It stops behind
+    a packet at a state's limit and, where aevents are `monitored`, behind one that causes one. Returns (where
+    it stopped, agains, number of notices). `found` is scratch.
     """
+    noted = 0
     for k in range(start, stop):
         i = active[k]
         p = packets[i]
         if p["outcome"]:
             continue
         row = p["path"][p["depth"] - 1]
-        found[3] = 0
+        found[3], found[4] = 0, monitored
         p["outcome"] = _judge(rows, words, data, packets, i, row, jobs, found)
         if found[3]:
             notices[noted, 0] = row
             notices[noted, 1] = found[3]
             noted += 1
-        if p["outcome"]:
-            continue
-        if rows[row]["mode"] == _TUNNEL:
-            p["outcome"] = remove_tunnel(rows, data, packets, i, row, found[0], found[1], found[2])
-        else:
-            remove_transport(data, packets, i, found[0], found[1], found[2])
-        if not p["outcome"] and p["proto"] in (_ESP, _AH, _COMP):
-            again[agains] = i
-            agains += 1
-    return agains, noted
+        if found[4] == NOTICE_AEVENT:
+            notices[noted, 0] = row
+            notices[noted, 1] = NOTICE_AEVENT
+            noted += 1
+        if not p["outcome"]:
+            if rows[row]["mode"] == _TUNNEL:
+                p["outcome"] = remove_tunnel(rows, data, packets, i, row, found[0], found[1], found[2])
+            else:
+                remove_transport(data, packets, i, found[0], found[1], found[2])
+            if not p["outcome"] and p["proto"] in (_ESP, _AH, _COMP):
+                again[agains] = i
+                agains += 1
+        if found[4] == NOTICE_AEVENT or found[3] not in (0, NOTICE_USED):
+            return k + 1, agains, noted
+    return stop, agains, noted

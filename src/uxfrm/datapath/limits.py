@@ -13,10 +13,35 @@ from numba import int64
 from uxfrm.compiled import compiled
 from uxfrm.tables.rows import ROWS
 
-# What Python must attend to after a run: a limit, or the first use of a state whose lifetime counts from it.
-NOTICE_NONE, NOTICE_SOFT, NOTICE_HARD, NOTICE_USED = 0, 1, 2, 3
+# What Python must attend to: a limit, the first use of a state whose lifetime counts from it, an aevent. Of
+# limits and aevents it is told before the next packet.
+NOTICE_NONE, NOTICE_SOFT, NOTICE_HARD, NOTICE_USED, NOTICE_AEVENT = 0, 1, 2, 3, 4
 
 _EXPIRED = 4
+_SEQ_MASK = 0xFFFFFFFF
+
+
+@compiled(numba.void(ROWS, int64))
+def keep_told(rows: Any, row: int) -> None:
+    """Keep the counters as they are before the packet at hand is counted: events tell those."""
+    x = rows[row]
+    x["told_bytes"] = x["bytes"]
+    x["told_packets"] = x["packets"]
+
+
+@compiled(int64(ROWS, int64))
+def check_aevent(rows: Any, row: int) -> int:
+    """A notice if the numbers have moved far enough since they were told, or the timer left it to us.
+
+    Follows: xfrm_replay_notify.
+    """
+    x = rows[row]
+    apart = x["ae_maxdiff"]
+    far = (x["seq"] - x["pre_seq"]) & _SEQ_MASK >= apart or (x["oseq"] - x["pre_oseq"]) & _SEQ_MASK >= apart
+    if not (apart and far) and not x["ae_deferred"]:
+        return NOTICE_NONE
+    keep_told(rows, row)
+    return NOTICE_AEVENT
 
 
 @compiled(int64(ROWS, int64, int64))
@@ -31,6 +56,7 @@ def check_limits(rows: Any, row: int, now: int) -> int:
         x["use_time"] = now
     if not x["dying"] and (x["bytes"] >= x["soft_byte"] or x["packets"] >= x["soft_packet"]):
         x["dying"] = 1
+        keep_told(rows, row)
         return NOTICE_SOFT
     return NOTICE_USED if first and x["watch_use"] else NOTICE_NONE
 

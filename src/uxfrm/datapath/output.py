@@ -15,7 +15,14 @@ from uxfrm.compiled import compiled
 from uxfrm.datapath import esp
 from uxfrm.datapath.batch import DATA, I64S, JOBS, PACKETS, Bytes, Int64s
 from uxfrm.datapath.headers import parse
-from uxfrm.datapath.limits import NOTICE_HARD, NOTICE_USED, check_limits, near_limit
+from uxfrm.datapath.limits import (
+    NOTICE_AEVENT,
+    NOTICE_HARD,
+    NOTICE_USED,
+    check_aevent,
+    check_limits,
+    near_limit,
+)
 from uxfrm.datapath.modes import add_transport, add_tunnel, dont_fragment, transport_header, write_length
 from uxfrm.model.outcome import Outcome
 from uxfrm.tables.rows import REPLAY_ESN, ROWS
@@ -171,14 +178,22 @@ def _enter(rows: Any, bundles: Int64s, packets: Any, i: int, run: int) -> bool:
     return near
 
 
-@compiled(numba.types.UniTuple(int64, 2)(ROWS, JOBS, PACKETS, I64S, int64, int64, int64))
+@compiled(numba.types.UniTuple(int64, 2)(ROWS, JOBS, PACKETS, I64S, *[int64] * 4))
 def run_end(
-    rows: Any, bundles: Int64s, packets: Any, active: Int64s, start: int, count: int, run: int
+    rows: Any,
+    bundles: Int64s,
+    packets: Any,
+    active: Int64s,
+    start: int,
+    count: int,
+    run: int,
+    monitored: int,
 ) -> tuple[int, int]:
     """How far from active[start] on packets may go through all transforms together, and the most transforms.
 
     With one transform, `begin` stops where it must. With more, a state behind the first transform must not
-    reach a limit but by the last packet of the run, and no state be at two places.
+    reach a limit but by the last packet of the run, and no state be at two places; aevents, where they are
+    `monitored`, are told packet by packet.
     """
     deepest, last = 0, -1
     for k in range(start, count):
@@ -186,8 +201,8 @@ def run_end(
         if b != last:
             deepest = max(deepest, bundles[b, DEPTH])
         last = b
-    if deepest <= 1:
-        return count, deepest
+    if deepest <= 1 or monitored:
+        return (count if deepest <= 1 else start + 1), deepest
     for k in range(start, count):
         i = active[k]
         if k > start and _crosses(rows, bundles, packets[i]["bundle"], run):
@@ -249,6 +264,7 @@ def _encapsulate(
 ) -> int:
     """Wrap packet i for state `row` up to encryption; return 0 or the outcome.
 
+    notice[0] becomes a notice of limits, notice[1], if set, one of aevents.
     1. mark  2. size  3. room  4. mode  5. life and limits  6. sequence number  7. counters  8. ESP
     """
     p, x = packets[i], rows[row]
@@ -278,6 +294,8 @@ def _encapsulate(
     refused = _next_seq(rows, packets, i, row)
     if refused:
         return refused
+    if notice[1]:
+        notice[1] = check_aevent(rows, row)
     x["bytes"] += length
     x["packets"] += 1
     x["lastused"] = p["time"]
@@ -292,7 +310,7 @@ def _encapsulate(
 
 @compiled(
     numba.types.UniTuple(int64, 3)(
-        ROWS, JOBS, DATA, PACKETS, I64S, int64, int64, int64, DATA, JOBS, JOBS, int64, I64S
+        ROWS, JOBS, DATA, PACKETS, I64S, int64, int64, int64, DATA, JOBS, JOBS, int64, int64, I64S
     )
 )
 def begin(
@@ -308,12 +326,13 @@ def begin(
     jobs: Int64s,
     notices: Int64s,
     noted: int,
+    monitored: int,
     notice: Int64s,
 ) -> tuple[int, int, int]:
     """Wrap active[start:count] in their bundle's transform `depth`; return (where it stopped, jobs, noted).
 
-    It stops behind a packet that took a state to a limit, so that this has its effect before the next packet.
-    `notice` is scratch.
+    It stops behind a packet that took a state to a limit, so that this has its effect before the next packet,
+    and, where aevents are `monitored`, behind one that causes one. `notice` is scratch.
     """
     made = 0
     for k in range(start, count):
@@ -330,7 +349,7 @@ def begin(
         p["pathgen"][depth] = rows[row]["genid"]
         p["depth"] = depth + 1
         p["job"] = made
-        notice[0] = 0
+        notice[0], notice[1] = 0, monitored
         mtu = bundles[b, MTU + depth]
         p["outcome"] = _encapsulate(rows, data, packets, i, row, mtu, pool, jobs, made, notice)
         if not p["outcome"]:
@@ -339,8 +358,12 @@ def begin(
             notices[noted, 0] = row
             notices[noted, 1] = notice[0]
             noted += 1
-            if notice[0] != NOTICE_USED:
-                return k + 1, made, noted
+        if notice[1] == NOTICE_AEVENT:
+            notices[noted, 0] = row
+            notices[noted, 1] = NOTICE_AEVENT
+            noted += 1
+        if notice[1] == NOTICE_AEVENT or notice[0] not in (0, NOTICE_USED):
+            return k + 1, made, noted
     return count, made, noted
 
 

@@ -47,13 +47,13 @@ def _open_layer(context: Context, batch: Batch, count: int) -> int:
         )  # fmt: skip
         if made:
             open_(keyring.functions, keyring.rows, keyring.scratch, batch.data, context.jobs, made)
-        agains, noted = layer.commit(
-            states.rows, states.words, batch.data, batch.packets, context.active, start, stop,
-            context.jobs, context.again, agains, context.notices, 0, context.found,
-        )  # fmt: skip
-        if noted:
-            context.attend(context.notices[:noted])
-        start = stop
+        while start < stop:
+            start, agains, noted = layer.commit(
+                states.rows, states.words, batch.data, batch.packets, context.active, start, stop,
+                context.jobs, context.again, agains, context.notices, context.monitored, context.found,
+            )  # fmt: skip
+            if noted:
+                context.attend(context.notices[:noted])
     context.active, context.again = context.again, context.active
     return agains
 

@@ -13,8 +13,10 @@ from uxfrm.datapath.batch import HEADROOM, TAILROOM, Batch, Bytes, Int64s
 from uxfrm.datapath.context import Context, flow_of
 from uxfrm.datapath.crypto.batch import seal
 from uxfrm.datapath.flowtable import ANY_GENERATION, OUTPUT, cpu_of, flow_key, look_up
+from uxfrm.datapath.held import Queue
 from uxfrm.datapath.resolve import MUST_ASK, Acquire, Resolution, resolve
-from uxfrm.model.outcome import Outcome
+from uxfrm.model.outcome import Outcome, Verdict
+from uxfrm.tables.policies import Policy
 from uxfrm.tables.rows import TRANSFORM_ESP
 from uxfrm.tables.states import State
 
@@ -65,8 +67,10 @@ class Bundles:
                 row[layer.MTU + depth] = limit
 
 
-def send(context: Context, bundles: Bundles, batch: Batch) -> None:
+def send(context: Context, bundles: Bundles, batch: Batch, hold: bool = True) -> None:
     """Take packets out, in place: afterwards each has its outcome, and those sent are what goes on the wire.
+
+    With `hold` some may be kept for later; see `release`.
 
     1. IP headers  2. flows to bundles  3. run by run: what is not decided or not valid any more is decided,
     transforms, innermost first  4. counters
@@ -83,26 +87,30 @@ def send(context: Context, bundles: Bundles, batch: Batch) -> None:
     flows.misses += missed
     done = 0
     while done < count:
-        done = _advance(context, bundles, batch, done)
+        done = _advance(context, bundles, batch, done, hold)
     context.finish(batch)
 
 
-def _advance(context: Context, bundles: Bundles, batch: Batch, start: int) -> int:
+def _advance(context: Context, bundles: Bundles, batch: Batch, start: int, hold: bool) -> int:
     """Take a run of packets from `start` on out; return where it ended."""
-    generation = context.states.generation
+    states = context.states
+    generation = states.generation
     stop = _settle(context, bundles, batch, start)
     if layer.cramped(batch.packets, bundles.rows):
         _make_room(bundles, batch)
     count = layer.gather(batch.packets, start, stop, context.active)
     active, at = context.active[:count], 0
     while at < count:
+        before = states.generation
         at, noted = _wrap(context, bundles, batch, active, at)
         if noted:
             context.attend(context.notices[:noted])
+        if states.generation != before:
             stop = int(active[at - 1]) + 1
             break
+    _hold(context, batch, context.every[start:stop], hold)
     layer.note_use(batch.packets, start, stop, context.used)
-    if context.states.generation != generation:
+    if states.generation != generation:
         layer.reopen(batch.packets, stop)
     return stop
 
@@ -159,6 +167,8 @@ def _decide(context: Context, bundles: Bundles, batch: Batch, i: int, acquire: A
         return False
     outcome, bundle = _outcome(context, bundles, found)
     decision = found.decision
+    if outcome == Outcome.OUT_NO_STATE and not context.larval_drop:
+        outcome = Outcome.HELD
     slot, detail = context.slot(decision.policy), context.detail(decision.detail)
     packet["outcome"], packet["policy"] = outcome, slot
     packet["bundle"], packet["detail"] = bundle, detail
@@ -182,6 +192,63 @@ def _outcome(context: Context, bundles: Bundles, found: Resolution) -> tuple[Out
     return Outcome.PENDING, bundles.number(found.states, context.path_mtu)
 
 
+def _hold(context: Context, batch: Batch, candidates: Int64s, hold: bool) -> None:
+    """Keep the packets that must wait for a state, or drop them where waiting is over."""
+    if context.larval_drop:
+        return
+    for i in candidates[batch.packets["outcome"][candidates] == Outcome.HELD]:
+        packet, policy = batch.packets[i], context.policy_at(int(batch.packets[i]["policy"]))
+        if not hold or policy is None:
+            packet["outcome"] = Outcome.OUT_NO_STATE
+        elif not context.held.hold(policy, batch.packet(int(i)), packet.copy(), context.now):
+            packet["outcome"] = Outcome.OUT_HELD_FULL
+
+
+def release(context: Context, bundles: Bundles) -> list[Batch]:
+    """Look at the queues of held packets whose time has come; return the packets whose waiting ended.
+
+    The first packet of a queue tells whether its states are there, and then all go, in order.
+    Follows: xfrm_policy_queue_process.
+    """
+    ended = []
+    for policy, queue in context.held.due(context.now):
+        outcome = _outlook(context, bundles, queue)
+        if outcome == Outcome.HELD and context.held.wait(policy, context.now):
+            continue
+        if outcome.verdict in (Verdict.HELD, Verdict.DROPPED):
+            ended += give_up(context, policy)
+            continue
+        batch = context.held.take(policy, int(context.now))
+        if batch is not None:
+            send(context, bundles, batch, hold=False)
+            ended.append(batch)
+    return ended
+
+
+def _outlook(context: Context, bundles: Bundles, queue: Queue) -> Outcome:
+    """What the policies say now of a queue's first packet; a refusal counts."""
+    first = queue.batch(1, int(context.now))
+    context.start(first)
+    layer.classify(first.data, first.packets)
+    _settle(context, bundles, first, 0)
+    layer.note_use(first.packets, 0, 1, context.used)
+    outcome = Outcome.of(int(first.packets[0]["outcome"]))
+    if outcome.verdict == Verdict.DROPPED:
+        context.finish(first)
+    return outcome
+
+
+def give_up(context: Context, policy: Policy) -> list[Batch]:
+    """Drop what waits at a policy. Follows: the end of xfrm_policy_queue_process, xfrm_policy_kill."""
+    batch = context.held.take(policy, int(context.now))
+    if batch is None:
+        return []
+    batch.packets["outcome"] = Outcome.OUT_HELD_GIVEN_UP
+    context.held.given_up += len(batch)
+    context.finish(batch)
+    return [batch]
+
+
 def _make_room(bundles: Bundles, batch: Batch) -> None:
     """Lay all packets out anew with the room that the hungriest bundle needs. Follows: pskb_expand_head."""
     packets = batch.packets
@@ -202,14 +269,18 @@ def _make_room(bundles: Bundles, batch: Batch) -> None:
 def _wrap(context: Context, bundles: Bundles, batch: Batch, active: Int64s, start: int) -> tuple[int, int]:
     """Apply all transforms to a run of packets from active[start] on; return where it ended, and the notices.
 
-    All of the run pass a transform before any passes the next one.
+    All of the run pass a transform before any passes the next one; the first transform may end the run early.
     """
-    states, count = context.states, active.shape[0]
+    rows, count, noted = context.states.rows, active.shape[0], 0
     context.run += 1
-    stop, deepest = layer.run_end(states.rows, bundles.rows, batch.packets, active, start, count, context.run)
-    noted = 0
+    stop, deepest = layer.run_end(
+        rows, bundles.rows, batch.packets, active, start, count, context.run, context.monitored
+    )
     for depth in range(deepest):
-        stop, noted = _transform(context, bundles, batch, active, start, stop, depth, noted)
+        at = start
+        while at < stop:
+            at, noted = _transform(context, bundles, batch, active, at, stop, depth, noted)
+            stop = stop if depth else at
     return stop, noted
 
 
@@ -228,7 +299,7 @@ def _transform(
     pool = _random_ivs(context, len(batch))
     stop, made, noted = layer.begin(
         states.rows, bundles.rows, batch.data, batch.packets, active, start, stop, depth,
-        pool, context.jobs, context.notices, noted, context.found,
+        pool, context.jobs, context.notices, noted, context.monitored, context.found,
     )  # fmt: skip
     if made:
         seal(keyring.functions, keyring.rows, keyring.scratch, batch.data, context.jobs, made)

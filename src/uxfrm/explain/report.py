@@ -29,6 +29,7 @@ WORDS = {
     Verdict.DROPPED: "dropped",
     Verdict.UNSUPPORTED: "unsupported",
     Verdict.IGNORED: "ignored",
+    Verdict.HELD: "held",
 }
 
 _OPENED = frozenset({Verdict.DELIVERED, Verdict.FORWARDED, Verdict.CLEAR, Verdict.SENT})

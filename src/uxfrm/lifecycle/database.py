@@ -13,18 +13,20 @@ from dataclasses import replace
 
 from uxfrm.lifecycle.events import Event, StateExpired
 from uxfrm.lifecycle.timers import StateTimers, hard_deadline, soft_deadline
-from uxfrm.model.address import AF_UNSPEC, ANY6, BITS
+from uxfrm.model.address import AF_INET, AF_UNSPEC, ANY6, BITS
 from uxfrm.model.dump import LarvalConfig, StateDump, StateId
 from uxfrm.model.error import XfrmError, invalid
 from uxfrm.model.flow import PROTO_COMP, PROTO_IPSEC_ANY
 from uxfrm.model.mark import NO_MARK
 from uxfrm.model.selector import Selector
-from uxfrm.model.state import LifeState, ReplayEsn, SaDir, StateConfig
+from uxfrm.model.state import NOPMTUDISC, LifeState, ReplayEsn, SaDir, StateConfig
+from uxfrm.model.sysctl import Sysctls
 from uxfrm.model.template import IPSEC_PROTOCOLS
+from uxfrm.model.unchecked import changed
 from uxfrm.tables.states import State, StateTable
 from uxfrm.tables.statesearch import bump_rivals, find_larval
 
-ACQ_EXPIRES = 30
+_U32 = 2**32 - 1
 
 
 class StateDatabase:
@@ -44,7 +46,7 @@ class StateDatabase:
     ) -> None:
         self.table = table
         self.timers = StateTimers()
-        self.acq_expires = ACQ_EXPIRES
+        self.sysctls = Sysctls()
         self._randbytes = randbytes
         self._install = install
         self._installed = installed
@@ -52,6 +54,12 @@ class StateDatabase:
         self._tell = tell
 
     # -- NEWSA, UPDSA
+
+    def constructed(self, config: StateConfig) -> StateConfig:
+        """What a request for `config` makes under the namespace's sysctls. Follows: __xfrm_init_state."""
+        if not self.sysctls.ip_no_pmtu_disc or config.family != AF_INET or config.direction == SaDir.IN:
+            return config
+        return changed(config, flags=config.flags | NOPMTUDISC)
 
     def add(self, config: StateConfig, now_s: int) -> State:
         """NEWSA (`ip xfrm state add`). EEXIST for an occupied key; ENOSYS where no engine has the cipher."""
@@ -62,6 +70,7 @@ class StateDatabase:
     def insert(self, config: StateConfig, now_s: int, larval: State | None = None) -> State:
         """Put a checked configuration into force in place of its larval state. Follows: xfrm_state_insert."""
         state = self.table.insert(config, LifeState.VALID, now_s)
+        self._set_thresholds(state, config)
         try:
             self._install(state)
         except XfrmError:
@@ -73,6 +82,12 @@ class StateDatabase:
         bump_rivals(self.table, state)
         self.timers.arm(state)
         return state
+
+    def _set_thresholds(self, state: State, config: StateConfig) -> None:
+        """Follows: the aevent part of xfrm_state_construct."""
+        rare, x, usual = config.rare, state.record, self.sysctls
+        x["ae_maxdiff"] = usual.xfrm_aevent_rseqth if rare.replay_maxdiff is None else rare.replay_maxdiff
+        x["ae_maxage"] = usual.xfrm_aevent_etime if rare.replay_maxage is None else rare.replay_maxage
 
     def update(self, config: StateConfig, now_s: int) -> State:
         """UPDSA (`ip xfrm state update`): complete a larval state, or change what may be changed.
@@ -131,7 +146,7 @@ class StateDatabase:
             self.expire(state)
         elif x["bytes"] >= x["soft_byte"] or x["packets"] >= x["soft_packet"]:
             x["dying"] = 1
-            self.soften(state)
+            self._wither(state, state.dump())
 
     def _locate(self, config: StateConfig) -> State | None:
         """The state that a request for `config` means. Follows: __xfrm_state_locate."""
@@ -273,8 +288,13 @@ class StateDatabase:
             seq=0,
             direction=SaDir.UNSET,
             selector=Selector(AF_UNSPEC, daddr, saddr, bits, bits),
-            hard_add=self.acq_expires,
+            hard_add=self._acq_expires,
         )
+
+    @property
+    def _acq_expires(self) -> int:
+        """The limit of a larval state, 0 for none: the kernel keeps the sysctl without sign."""
+        return self.sysctls.xfrm_acq_expires & _U32
 
     def _free_spi(self, proto: int, low: int, high: int) -> int:
         if low == high:
@@ -289,7 +309,7 @@ class StateDatabase:
 
     def insert_larval(self, wanted: LarvalConfig, now_s: int) -> State:
         """Put in a larval state that packets made, with all its keys. Follows: the end of xfrm_state_find."""
-        return self._put_larval(replace(wanted, hard_add=self.acq_expires), now_s)
+        return self._put_larval(replace(wanted, hard_add=self._acq_expires), now_s)
 
     def _put_larval(self, config: LarvalConfig, now_s: int) -> State:
         """A larval state is waited for where one without source would have done: that one is a rival."""
@@ -300,10 +320,10 @@ class StateDatabase:
 
     # -- time
 
-    def advance(self, now_s: int) -> None:
+    def advance(self, now_s: float) -> None:
         """Let time limits act up to `now_s`, soonest first."""
         for when, state in self.timers.due(now_s):
-            self._check_time(state, when)
+            self._check_time(state, int(when))
 
     def _check_time(self, state: State, now_s: int) -> None:
         """Follows: xfrm_timer_handler: 1. hard limits  2. soft limits  3. plan the next check."""
@@ -313,7 +333,7 @@ class StateDatabase:
             return
         if soft is not None and soft <= now_s:
             state.record["dying"] = 1
-            self.soften(state)
+            self._wither(state, state.dump())
         self.timers.arm(state)
 
     def expire(self, state: State) -> None:
@@ -324,9 +344,15 @@ class StateDatabase:
         self._tell(StateExpired(dump, hard=True))
 
     def soften(self, state: State) -> None:
-        """Tell that a soft limit was reached; the row already says dying, so that others are preferred."""
+        """Tell that a packet came at a soft limit; the row already says dying, and counts the packet."""
+        told, x = state.dump(), state.record
+        current = told.current._replace(bytes=int(x["told_bytes"]), packets=int(x["told_packets"]))
+        self._wither(state, replace(told, current=current))
+
+    def _wither(self, state: State, told: StateDump) -> None:
+        """Tell of a state that is dying since now; others are preferred to it."""
         bump_rivals(self.table, state)
-        self._tell(StateExpired(state.dump(), hard=False))
+        self._tell(StateExpired(told, hard=False))
 
 
 def _value(config: StateConfig | LarvalConfig) -> int:

@@ -6,7 +6,7 @@ Follows: xfrm_migrate.
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from uxfrm.lifecycle.database import StateDatabase
@@ -20,8 +20,14 @@ from uxfrm.tables.policies import Policy, PolicyTable
 from uxfrm.tables.states import State, StateTable
 
 
-def migrate(sad: StateDatabase, policies: PolicyTable, wanted: Migration, now_s: int) -> None:
-    """Move what `wanted` names; what is not there is passed over.
+def migrate(
+    sad: StateDatabase,
+    policies: PolicyTable,
+    wanted: Migration,
+    now_s: int,
+    inherit: Callable[[State, State], None] = lambda old, new: None,
+) -> None:
+    """Move what `wanted` names; what is not there is passed over. `inherit` is told each old and new state.
 
     1. the policy  2. a state at the new endpoints for each old one  3. templates  4. the old states go
     EINVAL; ENOENT for no such policy; ENODATA where no template fits or a state can't move: nothing changed.
@@ -35,6 +41,7 @@ def migrate(sad: StateDatabase, policies: PolicyTable, wanted: Migration, now_s:
             if state is not None:
                 old.append(state)
                 new.append(_moved(sad, state, entry, wanted.encap, now_s))
+                inherit(state, new[-1])
         templates = _templates(policy.config.templates, wanted.entries)
     except XfrmError:
         _drop(sad, new)
@@ -86,9 +93,11 @@ def _moved(sad: StateDatabase, state: State, entry: MigrateEntry, encap: Encap |
     if not isinstance(config, StateConfig):
         raise XfrmError(errno.ENODATA)
     try:
-        moved = replace(
-            config, daddr=entry.new_daddr, saddr=entry.new_saddr, family=entry.new_family,
-            encap=encap or config.encap,
+        moved = sad.constructed(
+            replace(
+                config, daddr=entry.new_daddr, saddr=entry.new_saddr, family=entry.new_family,
+                encap=encap or config.encap,
+            )
         )  # fmt: skip
         new = sad.insert(moved, now_s) if moved.daddr == config.daddr else sad.add(moved, now_s)
     except XfrmError:

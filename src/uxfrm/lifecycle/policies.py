@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from uxfrm.lifecycle.events import Event, PolicyExpired
-from uxfrm.lifecycle.timers import Timers
 from uxfrm.model.dump import PolicyDump, PolicyId
 from uxfrm.model.policy import PolicyConfig
+from uxfrm.tables.deadlines import Timers
 from uxfrm.tables.policies import Policy, PolicyTable
 
 KM_TIMEOUT = 30
@@ -19,15 +19,23 @@ KM_TIMEOUT = 30
 
 
 class PolicyDatabase:
-    """Live policies with their timers. `sync_used` brings the times of their last use up to date."""
+    """Live policies with their timers. `sync_used` brings the times of their last use up to date.
+
+    `gone` is told each policy that goes, and the one that takes its place, if any.
+    """
 
     def __init__(
-        self, table: PolicyTable, sync_used: Callable[[], None], tell: Callable[[Event], object]
+        self,
+        table: PolicyTable,
+        sync_used: Callable[[], None],
+        tell: Callable[[Event], object],
+        gone: Callable[[Policy, Policy | None], None] = lambda policy, successor: None,
     ) -> None:
         self.table = table
         self.timers: Timers[Policy] = Timers()
         self._sync_used = sync_used
         self._tell = tell
+        self._gone = gone
 
     def add(self, config: PolicyConfig, now_s: int) -> Policy:
         """NEWPOLICY: EEXIST."""
@@ -37,7 +45,7 @@ class PolicyDatabase:
         """UPDPOLICY: add or replace."""
         policy, old = self.table.update(config, now_s)
         if old is not None:
-            self.timers.forget(old)
+            self._drop(old, policy)
         return self._arm(policy)
 
     def restore(self, dump: PolicyDump, now_s: int) -> Policy:
@@ -51,15 +59,19 @@ class PolicyDatabase:
         """DELPOLICY: ENOENT."""
         self._sync_used()
         policy = self.table.delete(identity)
-        self.timers.forget(policy)
+        self._drop(policy)
         return policy
 
     def flush(self, kind: int) -> int:
         """FLUSHPOLICY: how many went."""
         gone = self.table.flush(kind)
         for policy in gone:
-            self.timers.forget(policy)
+            self._drop(policy)
         return len(gone)
+
+    def _drop(self, policy: Policy, successor: Policy | None = None) -> None:
+        self.timers.forget(policy)
+        self._gone(policy, successor)
 
     def force(self, identity: PolicyId, hard: bool) -> None:
         """POLEXPIRE as a request: ENOENT; a hard one deletes. Follows: xfrm_add_pol_expire."""
@@ -69,16 +81,16 @@ class PolicyDatabase:
     def _expire(self, policy: Policy, hard: bool) -> None:
         if hard:
             self.table.remove(policy)
-            self.timers.forget(policy)
+            self._drop(policy)
         self._tell(PolicyExpired(policy.dump, hard))
 
     # -- time
 
-    def advance(self, now_s: int) -> None:
+    def advance(self, now_s: float) -> None:
         """Let time limits act up to `now_s`, soonest first."""
         for when, policy in self.timers.due(now_s):
             self._sync_used()
-            self._check_time(policy, when)
+            self._check_time(policy, int(when))
 
     def _check_time(self, policy: Policy, now_s: int) -> None:
         """Follows: xfrm_policy_timer: 1. hard limits  2. soft limits  3. plan the next check."""

@@ -63,6 +63,7 @@ class Verdict(IntEnum):
     DROPPED = 5
     UNSUPPORTED = 6
     IGNORED = 7
+    HELD = 8
 
 
 class Outcome(IntEnum):
@@ -224,6 +225,9 @@ class Outcome(IntEnum):
         Counter.XfrmOutNoStates,
         "no usable state for the policy's template: {detail}",
     )
+    HELD = (Verdict.HELD, None, "held until a state is negotiated: {detail}")
+    OUT_HELD_FULL = (Verdict.DROPPED, None, "too many packets are held for the policy's state already")
+    OUT_HELD_GIVEN_UP = (Verdict.DROPPED, None, "held, but the state never came, or the policy went")
     OUT_POLICY_ERROR = (
         Verdict.DROPPED,
         Counter.XfrmOutPolError,

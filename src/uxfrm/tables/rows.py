@@ -72,6 +72,16 @@ STATE_DTYPE = np.dtype(
         ("words_at", np.int64),
         ("replay", np.int32),
         ("window", np.int32),
+        # aevents: thresholds, when the timer runs out (ms, 0: never), the numbers told last
+        ("ae_maxdiff", np.int64),
+        ("ae_maxage", np.int64),
+        ("ae_due", np.int64),
+        ("pre_seq", np.int64),
+        ("pre_oseq", np.int64),
+        # the counters as an event of a packet tells them: before it was counted
+        ("told_bytes", np.int64),
+        ("told_packets", np.int64),
+        ("ae_deferred", np.int64),
         # the transform, worked out when the state is installed
         ("iv_salt_hi", np.int64),
         ("iv_salt_lo", np.int64),

@@ -32,7 +32,7 @@ _FIRST_BUCKETS = 8
 
 _CARRIED = (
     "bytes", "packets", "add_time", "use_time", "lastused", "oseq", "oseq_hi", "seq", "seq_hi", "bitmap",
-    "window", "iv_salt_hi", "iv_salt_lo", "ip_id",
+    "window", "iv_salt_hi", "iv_salt_lo", "ip_id", "ae_maxdiff", "ae_maxage", "pre_seq", "pre_oseq",
 )  # fmt: skip
 
 

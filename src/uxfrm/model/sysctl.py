@@ -1,0 +1,102 @@
+"""Sysctls of a network namespace that XFRM reads: names, ranges and defaults are the kernel's.
+
+What is here is what /proc/sys/net has of them; what each does is for those who read them. The sysctls of
+single devices are not here.
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from uxfrm.model.error import XfrmError, invalid
+
+_INT, _UNSIGNED, _BYTE = (-(2**31), 2**31 - 1), (0, 2**32 - 1), (0, 255)
+_LONGEST = 20
+_NUMBER = re.compile(r"[ \t\n\v\f\r]*(?P<number>-?(?:0[xX][0-9a-fA-F]+|0[0-7]*|[1-9][0-9]*))(?=[ \t\n]|$)")
+
+
+@dataclass(frozen=True, slots=True)
+class Sysctls:
+    """One namespace's values. Fields have the last part of the kernel's names."""
+
+    xfrm_aevent_etime: int = 10
+    """Timer of aevents of states that name none, in 100 ms."""
+    xfrm_aevent_rseqth: int = 2
+    """Packets after which an aevent comes, for states that name none."""
+    xfrm_larval_drop: int = 1
+    """0: packets are held while a state is negotiated."""
+    xfrm_acq_expires: int = 30
+    """Seconds for which a larval state is kept; 0: for ever."""
+    xfrm4_gc_thresh: int = 32768
+    xfrm6_gc_thresh: int = 32768
+    """Kept, without effect: newer kernels have no bundles to collect either."""
+    ip_no_pmtu_disc: int = 0
+    """Not 0: new IPv4 states get the flag nopmtudisc, unless they are for input only."""
+
+    def get(self, name: str) -> int:
+        """The value by the kernel's name, such as net.core.xfrm_acq_expires. XfrmError ENOENT."""
+        value: int = getattr(self, _entry(name).field)
+        return value
+
+    def set(self, name: str, value: int) -> Sysctls:
+        """With another value. XfrmError ENOENT; EINVAL beyond its range."""
+        entry = _entry(name)
+        if not entry.low <= value <= entry.high:
+            raise invalid()
+        return replace(self, **{entry.field: value})
+
+    def write(self, name: str, text: str) -> Sysctls:
+        """With what writing `text` to the sysctl's file sets. XfrmError ENOENT, EINVAL.
+
+        Decimal, octal after 0, hexadecimal after 0x; what follows a blank does not count, and no text changes
+        nothing.
+        """
+        return self.set(name, _parse(_entry(name), text)) if text else self
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One sysctl: its field of Sysctls and its range. Follows: proc_dointvec, proc_douintvec."""
+
+    field: str
+    low: int
+    high: int
+
+
+def _entries() -> Mapping[str, Entry]:
+    """Follows: xfrm_table, xfrm4_policy_table, xfrm6_policy_table, ipv4_net_table."""
+    ranges = {
+        "net.core.xfrm_aevent_etime": _UNSIGNED,
+        "net.core.xfrm_aevent_rseqth": _UNSIGNED,
+        "net.core.xfrm_larval_drop": _INT,
+        "net.core.xfrm_acq_expires": _INT,
+        "net.ipv4.xfrm4_gc_thresh": _INT,
+        "net.ipv6.xfrm6_gc_thresh": _INT,
+        "net.ipv4.ip_no_pmtu_disc": _BYTE,
+    }
+    return {name: Entry(name.rpartition(".")[2], *ends) for name, ends in ranges.items()}
+
+
+SYSCTLS = _entries()
+"""Every sysctl by the kernel's name."""
+
+
+def _entry(name: str) -> Entry:
+    found = SYSCTLS.get(name)
+    if found is None:
+        raise XfrmError(errno.ENOENT)
+    return found
+
+
+def _parse(entry: Entry, text: str) -> int:
+    """Follows: proc_get_long."""
+    found = _NUMBER.match(text)
+    if found is None or len(found["number"]) > _LONGEST or (entry.low == 0 and found["number"][0] == "-"):
+        raise invalid()
+    digits = found["number"].lstrip("-")
+    octal = digits.isdigit() and digits.startswith("0")
+    value = int(digits, 8 if octal else 0)
+    return -value if found["number"][0] == "-" else value
