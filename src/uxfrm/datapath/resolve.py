@@ -16,7 +16,7 @@ from uxfrm.datapath.policycheck import Decision, default_action, transform_rank
 from uxfrm.model.address import AF_INET6, AF_UNSPEC, Address, any_address, is_any, show
 from uxfrm.model.flow import Flow
 from uxfrm.model.outcome import Outcome
-from uxfrm.model.policy import POLICY_CPU_ACQUIRE, Action, DefaultAction, Direction, PolicyType
+from uxfrm.model.policy import POLICY_CPU_ACQUIRE, POLICY_ICMP, Action, DefaultAction, Direction, PolicyType
 from uxfrm.model.state import LifeState, SaDir, StateConfig
 from uxfrm.model.template import MAX_DEPTH, Mode, Template
 from uxfrm.tables.hashindex import Int64s
@@ -77,6 +77,15 @@ def resolve(
     if not any(p.config.templates for p in found):
         return Resolution(Decision(Outcome.CLEAR_ALLOWED, policy))
     return _Resolver(states, flow, source_of, acquire, cpu).resolve(found)
+
+
+def takes_icmp(policies: PolicyTable, inner: Flow, if_id: int = 0) -> bool:
+    """True where ICMP errors about a packet go the way of its answer `inner`, for a policy with flag icmp.
+
+    Follows: xfrm_lookup with XFRM_LOOKUP_ICMP.
+    """
+    found = lookup_output(policies, inner, if_id)
+    return bool(found) and bool(found[0].config.flags & POLICY_ICMP)
 
 
 def lookup_output(policies: PolicyTable, flow: Flow, if_id: int) -> list[Policy]:

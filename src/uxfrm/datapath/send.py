@@ -12,9 +12,11 @@ from uxfrm.datapath import satable
 from uxfrm.datapath.batch import HEADROOM, TAILROOM, Batch, Bytes, Int64s
 from uxfrm.datapath.context import Context, flow_of
 from uxfrm.datapath.crypto.batch import seal
+from uxfrm.datapath.embedded import embedded_flow
 from uxfrm.datapath.flowtable import ANY_GENERATION, OUTPUT, cpu_of, flow_key, look_up
 from uxfrm.datapath.held import Queue
-from uxfrm.datapath.resolve import MUST_ASK, Acquire, Resolution, resolve
+from uxfrm.datapath.resolve import MUST_ASK, Acquire, Resolution, resolve, takes_icmp
+from uxfrm.model.flow import Flow
 from uxfrm.model.outcome import Outcome, Verdict
 from uxfrm.tables.policies import Policy
 from uxfrm.tables.rows import TRANSFORM_ESP
@@ -159,10 +161,11 @@ def _decide(context: Context, bundles: Bundles, batch: Batch, i: int, acquire: A
             return True
         packet["bundle"] = -1
     flow_key(batch.data, batch.packets, i, OUTPUT, context.key)
-    key = context.key
-    found = resolve(
-        context.policies, context.states, flow_of(key), context.source_of, acquire=acquire, cpu=cpu_of(key)
-    )
+    flow, cpu, key = flow_of(context.key), cpu_of(context.key), context.key
+    found = _resolve(context, flow, acquire, cpu)
+    by_flow = not (flow.is_icmp_error and found.decision.outcome.verdict == Verdict.CLEAR)
+    if not by_flow:
+        found = _resolve_icmp(context, embedded_flow(batch.packet(i), flow), acquire, cpu) or found
     if found is MUST_ASK:
         return False
     outcome, bundle = _outcome(context, bundles, found)
@@ -176,8 +179,26 @@ def _decide(context: Context, bundles: Bundles, batch: Batch, i: int, acquire: A
     states = ANY_GENERATION if lasting else context.states.generation
     packet["unsettled"] = not lasting
     value = (int(outcome), slot, bundle, detail, context.policies.generation, states)
-    context.flows.insert(key, value)
+    if by_flow:
+        context.flows.insert(key, value)
     return True
+
+
+def _resolve(context: Context, flow: Flow, acquire: Acquire | None, cpu: int) -> Resolution:
+    return resolve(context.policies, context.states, flow, context.source_of, acquire=acquire, cpu=cpu)
+
+
+def _resolve_icmp(
+    context: Context, inner: Flow | None, acquire: Acquire | None, cpu: int
+) -> Resolution | None:
+    """The way of an ICMP error that would go in clear: that of the packet inside, if its policy says so.
+
+    Follows: icmp_route_lookup, xfrm_out_fwd_icmp (Linux 6.9 and later).
+    """
+    if inner is None or not takes_icmp(context.policies, inner):
+        return None
+    found = _resolve(context, inner, acquire, cpu)
+    return found if found.states or found is MUST_ASK else None
 
 
 def _outcome(context: Context, bundles: Bundles, found: Resolution) -> tuple[Outcome, int]:
