@@ -193,6 +193,8 @@ class Context:
         for outcome in Outcome:
             if outcome.counter is not None:
                 values[outcome.counter] += int(self.totals[outcome])
+        # Linux counts a state of the wrong direction a second time, as a failure of its policy.
+        values[Counter.XfrmOutPolError] += int(self.totals[Outcome.OUT_STATE_DIR])
         return values
 
 

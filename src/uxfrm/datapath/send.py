@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from uxfrm.datapath import output as layer
-from uxfrm.datapath import satable
+from uxfrm.datapath import runs, satable
 from uxfrm.datapath.batch import HEADROOM, TAILROOM, Batch, Bytes, Int64s
 from uxfrm.datapath.context import Context, flow_of
 from uxfrm.datapath.crypto.batch import seal
@@ -30,7 +30,7 @@ class Bundles:
     """The state combinations in use, as rows of an array that the compiled path reads."""
 
     def __init__(self) -> None:
-        self.rows: Int64s = np.zeros((_BUNDLES_START, layer.BUNDLE_COLUMNS), np.int64)
+        self.rows: Int64s = np.zeros((_BUNDLES_START, runs.BUNDLE_COLUMNS), np.int64)
         self._of: dict[tuple[int, ...], int] = {}
 
     def __len__(self) -> int:
@@ -55,18 +55,18 @@ class Bundles:
     @staticmethod
     def _write(row: Int64s, states: tuple[State, ...], path_mtu: int) -> None:
         row[:] = 0
-        row[layer.DEPTH] = len(states)
-        row[layer.HEAD] = sum(satable.header_bytes(state) for state in states)
-        row[layer.TAIL] = sum(satable.trailer_bytes(state) for state in states)
+        row[runs.DEPTH] = len(states)
+        row[runs.HEAD] = sum(satable.header_bytes(state) for state in states)
+        row[runs.TAIL] = sum(satable.trailer_bytes(state) for state in states)
         limit = path_mtu
         for depth in range(len(states) - 1, -1, -1):
             state = states[depth]
-            row[layer.ROW + depth] = state.row
-            row[layer.GENID + depth] = state.genid
-            row[layer.DYING + depth] = state.dying
+            row[runs.ROW + depth] = state.row
+            row[runs.GENID + depth] = state.genid
+            row[runs.DYING + depth] = state.dying
             if limit or state.record["tfcpad"]:
                 limit = satable.mtu(state, limit or _DEFAULT_MTU)
-                row[layer.MTU + depth] = limit
+                row[runs.MTU + depth] = limit
 
 
 def send(context: Context, bundles: Bundles, batch: Batch, hold: bool = True) -> None:
@@ -98,9 +98,9 @@ def _advance(context: Context, bundles: Bundles, batch: Batch, start: int, hold:
     states = context.states
     generation = states.generation
     stop = _settle(context, bundles, batch, start)
-    if layer.cramped(batch.packets, bundles.rows):
+    if runs.cramped(batch.packets, bundles.rows):
         _make_room(bundles, batch)
-    count = layer.gather(batch.packets, start, stop, context.active)
+    count = runs.gather(batch.packets, start, stop, context.active)
     active, at = context.active[:count], 0
     while at < count:
         before = states.generation
@@ -111,9 +111,9 @@ def _advance(context: Context, bundles: Bundles, batch: Batch, start: int, hold:
             stop = int(active[at - 1]) + 1
             break
     _hold(context, batch, context.every[start:stop], hold)
-    layer.note_use(batch.packets, start, stop, context.used)
+    runs.note_use(batch.packets, start, stop, context.used)
     if states.generation != generation:
-        layer.reopen(batch.packets, stop)
+        runs.reopen(batch.packets, stop)
     return stop
 
 
@@ -123,12 +123,12 @@ def _settle(context: Context, bundles: Bundles, batch: Batch, start: int) -> int
     Key managers are asked for a packet when those before it have gone; the answer may change what follows.
     """
     packets, waiting, states = batch.packets, context.missed, context.states
-    count = layer.unsettled(states.rows, bundles.rows, packets, start, waiting)
-    ready = layer.first_ready(packets, start)
+    count = runs.unsettled(states.rows, bundles.rows, packets, start, waiting)
+    ready = runs.first_ready(packets, start)
     for i in waiting[:count].tolist():
         generation = states.generation
         if i < ready:
-            layer.note_use(packets, start, i, context.used)
+            runs.note_use(packets, start, i, context.used)
         if not _decide(context, bundles, batch, i, context.acquire if i < ready else None):
             return int(i)
         if states.generation != generation:
@@ -157,7 +157,7 @@ def _decide(context: Context, bundles: Bundles, batch: Batch, i: int, acquire: A
     packet = batch.packets[i]
     if not _look_up(context, batch, np.array([i]), 1, again):
         bundle = int(packet["bundle"])
-        if bundle < 0 or layer.fresh(context.states.rows, bundles.rows, bundle):
+        if bundle < 0 or runs.fresh(context.states.rows, bundles.rows, bundle):
             return True
         packet["bundle"] = -1
     flow_key(batch.data, batch.packets, i, OUTPUT, context.key)
@@ -252,7 +252,7 @@ def _outlook(context: Context, bundles: Bundles, queue: Queue) -> Outcome:
     context.start(first)
     layer.classify(first.data, first.packets)
     _settle(context, bundles, first, 0)
-    layer.note_use(first.packets, 0, 1, context.used)
+    runs.note_use(first.packets, 0, 1, context.used)
     outcome = Outcome.of(int(first.packets[0]["outcome"]))
     if outcome.verdict == Verdict.DROPPED:
         context.finish(first)
@@ -274,8 +274,8 @@ def _make_room(bundles: Bundles, batch: Batch) -> None:
     """Lay all packets out anew with the room that the hungriest bundle needs. Follows: pskb_expand_head."""
     packets = batch.packets
     named = packets["bundle"][packets["bundle"] >= 0]
-    head = max(HEADROOM, int(bundles.rows[named, layer.HEAD].max()))
-    tail = max(TAILROOM, int(bundles.rows[named, layer.TAIL].max()))
+    head = max(HEADROOM, int(bundles.rows[named, runs.HEAD].max()))
+    tail = max(TAILROOM, int(bundles.rows[named, runs.TAIL].max()))
     highs = np.cumsum(packets["length"] + head + tail)
     data = np.zeros(int(highs[-1]), np.uint8)
     lows = highs - packets["length"] - head - tail
@@ -294,7 +294,7 @@ def _wrap(context: Context, bundles: Bundles, batch: Batch, active: Int64s, star
     """
     rows, count, noted = context.states.rows, active.shape[0], 0
     context.run += 1
-    stop, deepest = layer.run_end(
+    stop, deepest = runs.run_end(
         rows, bundles.rows, batch.packets, active, start, count, context.run, context.monitored
     )
     for depth in range(deepest):
