@@ -71,14 +71,14 @@ class Model(Tables):
         policy = self.lookup(1, flow)
         if policy is None:
             return (Outcome.OUT_DEFAULT_BLOCK if self.default_block[1] else Outcome.CLEAR), None
+        s = self._choose(policy, flow, wire) if policy.reqid and not policy.block else None
+        if s is None and policy.reqid and not policy.block:
+            return Outcome.OUT_NO_STATE, None
         policy.use = self.now
         if policy.block:
             return Outcome.OUT_POLICY_BLOCK, None
-        if not policy.reqid:
-            return Outcome.CLEAR_ALLOWED, None
-        s = self._choose(policy, flow, wire)
         if s is None:
-            return Outcome.OUT_NO_STATE, None
+            return Outcome.CLEAR_ALLOWED, None
         if not self._within_limits(s):
             return Outcome.OUT_EXPIRED, None
         s.oseq += 1

@@ -413,9 +413,10 @@ class Namespace:
             self.path.held.move(policy, successor, self.now)
 
     def _acquire(
-        self, flow: Flow, daddr: Address, saddr: Address, template: Template, policy: Policy
+        self, flow: Flow, daddr: Address, saddr: Address, template: Template, policy: Policy, cpu: int | None
     ) -> bool:
-        return self._acquires.larval(flow, daddr, saddr, template, policy.dump, self.now_s)
+        self.path.sync_used()
+        return self._acquires.larval(flow, daddr, saddr, template, policy.dump, cpu, self.now_s)
 
     def _attend(self, notices: Int64s) -> None:
         """Do what a run of packets left to do: states at a limit, or used for the first time."""

@@ -68,3 +68,13 @@ def near_hard(rows: Any, row: int) -> bool:
     return bool(
         x["packets"] + x["run_packets"] >= x["hard_packet"] or x["bytes"] + x["run_bytes"] >= x["hard_byte"]
     )
+
+
+@compiled(numba.boolean(ROWS, int64))
+def near_limit(rows: Any, row: int) -> bool:
+    """The same of the next limit that matters: a soft one, unless the state is dying."""
+    x = rows[row]
+    if near_hard(rows, row):
+        return True
+    packets, octets = x["packets"] + x["run_packets"], x["bytes"] + x["run_bytes"]
+    return bool(not x["dying"] and (packets >= x["soft_packet"] or octets >= x["soft_byte"]))

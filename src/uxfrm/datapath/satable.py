@@ -27,7 +27,7 @@ _FLAG_BITS = 0x7FFFFFFF
 _IP_LENGTH_MAX = 65535
 
 # Columns that are written together.
-_CONFIGURED = ["mode", "flags", "extra_flags", "encap", "set_v", "set_m"]
+_CONFIGURED = ["extra_flags", "encap", "set_v", "set_m"]
 _DRAWN = ["iv_salt_hi", "iv_salt_lo", "ip_id", "tfcpad", "transform"]
 
 
@@ -40,8 +40,7 @@ def install(state: State, keyring: Keyring, randbytes: Callable[[int], bytes]) -
     assert isinstance(config, StateConfig)
     x, mark = state.record, config.set_mark
     state.table.rows[_CONFIGURED][state.row] = (
-        config.mode, config.flags, config.extra_flags & _FLAG_BITS, config.encap.type if config.encap else 0,
-        mark.v & mark.m, mark.m,
+        config.extra_flags & _FLAG_BITS, config.encap.type if config.encap else 0, mark.v & mark.m, mark.m,
     )  # fmt: skip
     if config.proto != PROTO_ESP or config.encap or config.mode not in _HANDLED_MODES:
         x["transform"] = r.TRANSFORM_UNSUPPORTED

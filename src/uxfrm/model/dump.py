@@ -69,6 +69,11 @@ class LarvalConfig:
     selector: Selector | None = None
     hard_add: int = 0
 
+    @property
+    def cpu(self) -> int | None:
+        """The CPU to which the state is bound, if any."""
+        return self.pcpu
+
 
 @dataclass(frozen=True, slots=True)
 class PolicyDump:

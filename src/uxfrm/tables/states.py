@@ -38,8 +38,8 @@ _CARRIED = (
 
 # Columns that are read or written together: one access to several costs a tenth of one to each.
 _IDENTITY = [
-    "serial", "genid", "daddr", "saddr", "spi", "family", "proto", "mark_v", "mark_m", "life", "direction",
-    "add_time", "key",
+    "serial", "genid", "daddr", "saddr", "spi", "reqid", "family", "proto", "mode", "if_id", "pcpu", "mark_v",
+    "mark_m", "life", "direction", "add_time", "key",
 ]  # fmt: skip
 _LIMITS = ["soft_byte", "hard_byte", "soft_packet", "hard_packet", "watch_use"]
 _TOLD = [
@@ -131,15 +131,14 @@ class StateTable:
         self.rows: Any = np.zeros(_START, r.STATE_DTYPE)
         self.words: Int64s = np.zeros(_START, np.int64)
         self.by_spi = HashIndex(_START)
-        self._by_destination = HashIndex(_START)
+        self.by_destination = HashIndex(_START)
         self._by_source = HashIndex(_START)
         self._by_seq: dict[int, list[State]] = {}
         self._states: list[State | None] = [None] * _START
         self._free = list(range(_START - 1, -1, -1))
         self._free_words: dict[int, list[int]] = {}
         self._words_used = 0
-        self._genid = 0
-        self._serial = 0
+        self.genid = 0
         self.count = 0
         self.generation = 0
         self._buckets = _FIRST_BUCKETS
@@ -169,8 +168,8 @@ class StateTable:
 
     def fresh_genid(self) -> int:
         """A generation id that no row ever had."""
-        self._genid += 1
-        return self._genid
+        self.genid += 1
+        return self.genid
 
     def bump(self, state: State) -> None:
         """Make every cached bundle through `state` stale."""
@@ -187,8 +186,8 @@ class StateTable:
         self._fill(row, config, life, now_s)
         if config.spi:
             self.by_spi.insert(row, self._spi_hash(config.daddr, config.spi, config.proto, config.family))
-        self._by_destination.insert(
-            row, self._destination_hash(config.daddr, config.saddr, config.reqid, config.family)
+        self.by_destination.insert(
+            row, self.destination_hash(config.daddr, config.saddr, config.reqid, config.family)
         )
         self._by_source.insert(row, self._address_hash(config.daddr, config.saddr, config.family))
         if config.seq:
@@ -213,7 +212,7 @@ class StateTable:
     @property
     def indexes(self) -> tuple[HashIndex, HashIndex, HashIndex]:
         """The indexes by SPI, destination and source."""
-        return self.by_spi, self._by_destination, self._by_source
+        return self.by_spi, self.by_destination, self._by_source
 
     def sequences(self) -> Iterator[int]:
         """How many states have each key-manager sequence number that any has."""
@@ -233,7 +232,7 @@ class StateTable:
         state.final = state.dump()
         if config.spi:
             self.by_spi.remove(row)
-        self._by_destination.remove(row)
+        self.by_destination.remove(row)
         self._by_source.remove(row)
         if config.seq:
             same = self._by_seq[config.seq]
@@ -260,18 +259,20 @@ class StateTable:
         rows = np.zeros(capacity, r.STATE_DTYPE)
         rows[:old] = self.rows
         self.rows = rows
-        for index in (self.by_spi, self._by_destination, self._by_source):
+        for index in (self.by_spi, self.by_destination, self._by_source):
             index.grow(capacity)
         self._states.extend([None] * (capacity - old))
         self._free.extend(range(capacity - 1, old - 1, -1))
 
     def _fill(self, row: int, config: StateConfig | LarvalConfig, life: LifeState, now_s: int) -> None:
-        self._serial += 1
+        genid = self.fresh_genid()
         self.rows[_IDENTITY][row] = (
-            self._serial, self.fresh_genid(), r.words(config.daddr), r.words(config.saddr), config.spi,
-            config.family, config.proto, *config.mark, life, config.direction, now_s, -1,
+            genid, genid, r.words(config.daddr), r.words(config.saddr), config.spi, config.reqid,
+            config.family, config.proto, config.mode, config.if_id,
+            r.NO_CPU if config.cpu is None else config.cpu, *config.mark, life, config.direction, now_s, -1,
         )  # fmt: skip
         if isinstance(config, StateConfig):
+            self.rows[row]["flags"] = config.flags
             self.set_limits(row, config)
             if config.rare.current is not None:
                 self.set_current(self.rows[row], config.rare.current)
@@ -373,7 +374,7 @@ class StateTable:
 
     def candidates(self, daddr: Address, saddr: Address, reqid: int, family: int) -> Iterator[State]:
         """States of one destination bucket, newest first. Follows: xfrm_dst_hash's chains."""
-        for row in self._by_destination.find(self._destination_hash(daddr, saddr, reqid, family)):
+        for row in self.by_destination.find(self.destination_hash(daddr, saddr, reqid, family)):
             state = self.at(row)
             c = state.config
             if (c.reqid, c.family, c.daddr, c.saddr) == (reqid, family, daddr, saddr):
@@ -396,5 +397,6 @@ class StateTable:
     def _address_hash(self, daddr: Address, saddr: Address, family: int) -> int:
         return _address_hash(self.seed, daddr, saddr, family)
 
-    def _destination_hash(self, daddr: Address, saddr: Address, reqid: int, family: int) -> int:
+    def destination_hash(self, daddr: Address, saddr: Address, reqid: int, family: int) -> int:
+        """The bucket of by_destination."""
         return _destination_hash(self.seed, daddr, saddr, reqid, family)
