@@ -132,7 +132,7 @@ class Namespace:
         """Let time pass up to `now_s` (wall-clock seconds); going backwards changes nothing but the clock."""
         while (deadline := self.next_deadline()) is not None and deadline <= now_s:
             self.path.now = max(self.now, deadline)
-            self._sad.advance(deadline)
+            self._sad.advance(deadline, self.now)
             self._spd.advance(deadline)
             self._aevents.advance(deadline)
             self._released += release(self.path, self._bundles)
