@@ -16,12 +16,13 @@ import numpy as np
 
 from uxfrm.model.address import Address
 from uxfrm.model.counts import HASH_MAX, SadInfo
-from uxfrm.model.dump import LarvalConfig, StateDump, StateStats
+from uxfrm.model.dump import ALL_STATES, LarvalConfig, StateDump, StateFilter, StateStats
 from uxfrm.model.flow import PROTO_AH, PROTO_COMP, PROTO_ESP
 from uxfrm.model.lifetime import LifetimeCurrent
 from uxfrm.model.state import LifeState, ReplayEsn, ReplayLegacy, StateConfig
 from uxfrm.tables import rows as r
 from uxfrm.tables.hashindex import HashIndex, Int64s
+from uxfrm.tables.statefilter import picked
 from uxfrm.tables.statehash import address_hash, find_by_spi, mix, spi_hash
 
 SPI_PROTOCOLS = (PROTO_ESP, PROTO_AH, PROTO_COMP)
@@ -147,11 +148,17 @@ class StateTable:
         return self.count
 
     def __iter__(self) -> Iterator[State]:
-        """All states, newest first, as a dump walks them."""
-        live = np.flatnonzero(self.rows["serial"])
-        for row in live[np.argsort(-self.rows["serial"][live], kind="stable")]:
+        """All states, newest first."""
+        return self.walk(ALL_STATES)
+
+    def walk(self, wanted: StateFilter) -> Iterator[State]:
+        """The states that a dump asks for, newest first: without those that go meanwhile, or come."""
+        rows = np.flatnonzero(picked(self.rows, wanted))
+        serials = self.rows["serial"][rows]
+        newest = np.argsort(-serials)
+        for row, serial in zip(rows[newest].tolist(), serials[newest].tolist(), strict=True):
             state = self._states[row]
-            if state is not None:
+            if state is not None and self.rows[row]["serial"] == serial:
                 yield state
 
     def at(self, row: int) -> State:
@@ -202,6 +209,15 @@ class StateTable:
     def info(self) -> SadInfo:
         """The figures of GETSADINFO. Follows: xfrm_sad_getinfo."""
         return SadInfo(self.count, self._buckets, HASH_MAX)
+
+    @property
+    def indexes(self) -> tuple[HashIndex, HashIndex, HashIndex]:
+        """The indexes by SPI, destination and source."""
+        return self.by_spi, self._by_destination, self._by_source
+
+    def sequences(self) -> Iterator[int]:
+        """How many states have each key-manager sequence number that any has."""
+        return map(len, self._by_seq.values())
 
     def assign_spi(self, state: State, config: LarvalConfig) -> None:
         """Give a larval state without an SPI its SPI, and the direction asked for. Its age stays."""

@@ -187,6 +187,16 @@ class Keyring:
             self._free.extend(range(capacity - 1, size - 1, -1))
         return self._free.pop()
 
+    @property
+    def used(self) -> int:
+        """How many slots hold keys."""
+        return len(self.rows) - len(self._free)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of slots and of key contexts."""
+        return int(self.rows.nbytes) + self._arena.nbytes
+
     def engine_of(self, slot: int) -> str:
         """The engines that run a slot, for people."""
         row = self.rows[slot]
