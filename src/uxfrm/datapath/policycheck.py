@@ -29,18 +29,24 @@ class Decision(NamedTuple):
 
 
 def check(
-    policies: PolicyTable, flow: Flow, path: Sequence[State], direction: Direction, if_id: int = 0
+    policies: PolicyTable,
+    flow: Flow,
+    path: Sequence[State],
+    direction: Direction,
+    if_id: int = 0,
+    own: Policy | None = None,
 ) -> Decision:
     """Decide over a flow that came through `path`, the states in order of decapsulation (outermost first).
 
-    1. the states' own selectors  2. the policy, sub before main  3. no policy: default, and tunnels need one
-    4. block  5. templates against the path
+    `own` is the policy of the socket it is for.
+    1. the states' own selectors  2. the policy: the socket's, else sub before main
+    3. no policy: default, and tunnels need one  4. block  5. templates against the path
     """
     for state in reversed(path):
         config = _config(state)
         if config.selector.family != AF_UNSPEC and not config.selector.matches(flow):
             return Decision(Outcome.IN_STATE_SELECTOR, None, _selector_words(state, flow))
-    found = _lookup(policies, flow, direction, if_id)
+    found = _lookup(policies, flow, direction, if_id) if own is None else [own]
     if not found:
         return _without_policy(policies, path, direction)
     policy = found[0]

@@ -97,7 +97,7 @@ def _decide(context: Context, batch: Batch, i: int) -> None:
     """Walk the policies for packet i and remember the answer for its flow."""
     packet = batch.packets[i]
     flow_key(batch.data, batch.packets, i, INPUT, context.key)
-    decision = decide(context, flow_of(context.key), context.path(packet))
+    decision = decide(context, flow_of(context.key), context.path(packet), int(packet["socket"]))
     slot, detail = context.slot(decision.policy), context.detail(decision.detail)
     packet["outcome"], packet["policy"], packet["detail"] = decision.outcome, slot, detail
     if slot >= 0:
@@ -106,10 +106,11 @@ def _decide(context: Context, batch: Batch, i: int) -> None:
     context.flows.insert(context.key, value)
 
 
-def decide(context: Context, flow: Flow, path: list[State]) -> Decision:
-    """Check a received flow as local delivery or as forwarding."""
-    direction = _direction(context, flow)
-    return policycheck.check(context.policies, flow, path, direction)
+def decide(context: Context, flow: Flow, path: list[State], socket: int = 0) -> Decision:
+    """Check a received flow as local delivery, which it is if it has a socket, or as forwarding."""
+    direction = Direction.IN if socket else _direction(context, flow)
+    own = context.sockets.lookup(socket, Direction.IN, flow)
+    return policycheck.check(context.policies, flow, path, direction, own=own)
 
 
 def _direction(context: Context, flow: Flow) -> Direction:

@@ -13,7 +13,7 @@ from uxfrm.datapath.policycheck import Decision, default_action, transform_rank
 from uxfrm.model.address import AF_INET6, AF_UNSPEC, Address, any_address, is_any, show
 from uxfrm.model.flow import Flow
 from uxfrm.model.outcome import Outcome
-from uxfrm.model.policy import Action, DefaultAction, Direction, PolicyType
+from uxfrm.model.policy import OWN, Action, DefaultAction, Direction, PolicyType
 from uxfrm.model.state import WILDRECV, LifeState, SaDir, StateConfig
 from uxfrm.model.template import MAX_DEPTH, Mode, Template
 from uxfrm.tables.policies import Policy, PolicyTable
@@ -46,12 +46,14 @@ def resolve(
     source_of: SourceOf,
     if_id: int = 0,
     acquire: Acquire = nobody_asked,
+    own: Policy | None = None,
 ) -> Resolution:
-    """Decide over an outgoing flow; a state that is missing is asked for.
+    """Decide over an outgoing flow; a state that is missing is asked for. `own` is its socket's policy.
 
-    1. policy, sub before main  2. none: the default policy  3. block  4. templates to states
+    1. policy: the socket's, else sub before main  2. none: the default policy  3. block
+    4. templates to states
     """
-    found = lookup_output(policies, flow, if_id)
+    found = lookup_output(policies, flow, if_id) if own is None else [own]
     if not found:
         if default_action(policies, Direction.OUT) == DefaultAction.BLOCK:
             return Resolution(Decision(Outcome.OUT_DEFAULT_BLOCK))
@@ -107,7 +109,8 @@ def _resolve_templates(
         taken = not pending and _taken(states, remote, template, policy)
         pending = pending or (not taken and acquire(flow, remote, local, template, policy))
         if not template.optional:
-            outcome = Outcome.OUT_POLICY_ERROR if taken else Outcome.OUT_NO_STATE
+            missing = Outcome.OUT_NO_STATE if first.config.direction < OWN else Outcome.OUT_SOCKET_NO_STATE
+            outcome = Outcome.OUT_POLICY_ERROR if taken else missing
             words = _missing(number, template, remote, local, pending, taken)
             return Resolution(Decision(outcome, first, words), settled=False)
     if len(policies) > 1 and flow.family == AF_INET6:

@@ -17,6 +17,7 @@ from uxfrm.datapath.held import Queue
 from uxfrm.datapath.limits import NOTICE_AEVENT
 from uxfrm.datapath.resolve import Resolution, resolve
 from uxfrm.model.outcome import Outcome, Verdict
+from uxfrm.model.policy import Direction
 from uxfrm.model.template import MAX_DEPTH
 from uxfrm.tables.policies import Policy
 from uxfrm.tables.rows import TRANSFORM_ESP
@@ -136,12 +137,17 @@ def _decide(context: Context, bundles: Bundles, batch: Batch, i: int) -> None:
             return
     flow_key(batch.data, batch.packets, i, OUTPUT, context.key)
     flow = flow_of(context.key)
-    found = resolve(context.policies, context.states, flow, context.source_of, acquire=context.acquire)
+    own = context.sockets.lookup(int(packet["socket"]), Direction.OUT, flow)
+    found = resolve(
+        context.policies, context.states, flow, context.source_of, acquire=context.acquire, own=own
+    )
     outcome, bundle = _outcome(context, bundles, found)
     decision = found.decision
     if outcome == Outcome.OUT_NO_STATE and not context.larval_drop:
         outcome = Outcome.HELD
-    slot, detail = context.slot(decision.policy), context.detail(decision.detail)
+    # Where a socket's policy finds no state Linux does not count it as used.
+    taker = None if outcome == Outcome.OUT_SOCKET_NO_STATE else decision.policy
+    slot, detail = context.slot(taker), context.detail(decision.detail)
     packet["outcome"], packet["policy"] = outcome, slot
     packet["bundle"], packet["detail"] = bundle, detail
     if slot >= 0:
