@@ -89,7 +89,7 @@ class SmallEngine:
     def socket_policy(self, client: socket.socket, family: int, policy: bytes | None, peer: Peer) -> int:
         with client, self._lock:
             self._say("socket_policy", family, "none" if policy is None else len(policy))
-        return 0
+        return 0 if policy is None or policy else errno.EMSGSIZE
 
     def alive(self) -> int:
         with self._lock:
