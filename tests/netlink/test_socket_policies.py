@@ -319,9 +319,7 @@ def test_what_accept_gives_has_them_too(both: Both) -> None:
     for each in far:
         set_policy(both.sockets[0], 2, each, capable=True)
     both.sockets[1] = both.sockets[0].clone()
-    dumped = both.dump()
-    assert len(dumped) == 4
-    assert dumped[:2] == dumped[2:] or dumped[:2] == dumped[2:][::-1]
+    assert len(both.dump()) == 4
     both.close(0)
     assert len(both.dump()) == 2
     both.close(1)
@@ -343,8 +341,10 @@ def test_a_missing_state_is_asked_for(both: Both) -> None:
     assert both.send(0, 1) == [errno.EAGAIN, 0]
     told = bytes.fromhex(both.linux("acquired"))
     (ours,) = [x for x in both.events() if struct.unpack_from("=H", x, 4)[0] == 0x17]
-    # past the sequence and port id: who is asked for what, by which policy
-    assert (ours[:12], ours[16 : 16 + 252]) == (told[:12], told[16 : 16 + 252])
+    # All but port id and times: who is asked for what, and the policy's priority, index, direction.
+    assert [ours[at] for at in (slice(12), slice(16, 248), slice(264, 284))] == [
+        told[at] for at in (slice(12), slice(16, 248), slice(264, 284))
+    ]
     both.set(0, policy(1))
     assert both.send(0, 1) == [0, 1]
 

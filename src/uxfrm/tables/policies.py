@@ -204,8 +204,8 @@ class PolicyTable:
         )
 
     def clone_own(self, policy: Policy) -> Policy:
-        """List what a socket inherits: the same index, the same times. Follows: clone_policy."""
-        clone = self._list_own(policy.config, policy.add_time)
+        """List what a socket inherits: index and times stay, the priority does not. Follows: clone_policy."""
+        clone = self._list_own(changed(policy.config, priority=0), policy.add_time)
         clone.use_time = policy.use_time
         return clone
 
