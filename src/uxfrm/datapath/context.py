@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
@@ -67,7 +68,7 @@ class Context:
         self._slot_of: dict[Policy, int] = {}
         self._details: list[str] = [""]
         self._detail_of: dict[str, int] = {"": 0}
-        self._gone: dict[int, State] = {}
+        self._gone: OrderedDict[int, State] = OrderedDict()
         self._tops: Int64s = np.zeros(0, np.int64)
         self.resize(256)
 
@@ -83,13 +84,11 @@ class Context:
         self.found: Int64s = np.zeros(5, np.int64)
 
     def start(self, batch: Batch) -> None:
-        """Prepare for a batch; what only one batch may refer to is trimmed here."""
+        """Prepare for a batch; what flows have left behind is trimmed here."""
         if len(batch) > self.active.shape[0]:
             self.resize(len(batch))
         if len(self._slots) > 2 * len(self.policies) + _SLOTS_START or len(self._details) > _DETAILS_MAX:
             self.forget()
-        if len(self._gone) > _GONE_MAX:
-            self._gone.clear()
         self.sockets.stamp(batch.packets)
 
     def finish(self, batch: Batch) -> None:
@@ -159,8 +158,14 @@ class Context:
     # -- states of a packet's path
 
     def bury(self, state: State) -> None:
-        """Remember a state that goes while packets that passed it are still on their way."""
+        """Remember a state that goes while packets that passed it are still on their way.
+
+        A packet ends at most one state: a batch does not push out its own. Requests and time end states
+        without any packet, so that nothing but this bounds what is remembered.
+        """
         self._gone[state.genid] = state
+        if len(self._gone) > _GONE_MAX + self.active.shape[0]:
+            self._gone.popitem(last=False)
 
     def state_at(self, row: int, genid: int) -> State | None:
         """The state that a packet passed, be it gone since."""

@@ -183,6 +183,13 @@ class FlowTable:
         self.keys[entry] = key
         self.values[entry] = value
 
+    def stale(self, policies: int, states: int) -> int:
+        """Entries that do not hold under these generations; a look at all of them."""
+        values = self.values[self.keys[:, 0] != 0]
+        of_states = values[:, STATES]
+        other = (of_states != ANY_GENERATION) & (of_states != states)
+        return int(np.count_nonzero(other | (values[:, POLICIES] != policies)))
+
     def _double(self) -> None:
         keys, values = self.keys, self.values
         self._make(keys.shape[0] * 2)

@@ -48,12 +48,12 @@ def check_aevent(rows: Any, row: int) -> int:
 def check_limits(rows: Any, row: int, now: int) -> int:
     """Return a notice; NOTICE_HARD also means that the packet is refused and the state has expired."""
     x = rows[row]
-    if x["bytes"] >= x["hard_byte"] or x["packets"] >= x["hard_packet"]:
-        x["life"] = _EXPIRED
-        return NOTICE_HARD
     first = x["use_time"] == 0
     if first:
         x["use_time"] = now
+    if x["bytes"] >= x["hard_byte"] or x["packets"] >= x["hard_packet"]:
+        x["life"] = _EXPIRED
+        return NOTICE_HARD
     if not x["dying"] and (x["bytes"] >= x["soft_byte"] or x["packets"] >= x["soft_packet"]):
         x["dying"] = 1
         keep_told(rows, row)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from uxfrm.lifecycle.events import Event, StateExpired
-from uxfrm.lifecycle.timers import StateTimers, hard_deadline, soft_deadline
+from uxfrm.lifecycle.timers import StateTimers, deadlines
 from uxfrm.model.address import AF_INET, AF_UNSPEC, ANY6, BITS
 from uxfrm.model.dump import LarvalConfig, StateDump, StateId
 from uxfrm.model.error import XfrmError, invalid
@@ -126,7 +126,7 @@ class StateDatabase:
             if_id=new.if_id or old.if_id,
         )
         x = state.record
-        self.table.set_limits(x, state.config)
+        self.table.set_limits(state.row, state.config)
         x["dying"] = 0
         x["set_v"], x["set_m"] = set_mark.v & set_mark.m, set_mark.m
         self.table.bump(state)
@@ -325,14 +325,17 @@ class StateDatabase:
 
     # -- time
 
-    def advance(self, now_s: float) -> None:
-        """Let time limits act up to `now_s`, soonest first."""
+    def advance(self, now_s: float, since_s: float = 0) -> None:
+        """Let time limits act up to `now_s`, soonest first.
+
+        It was `since_s` already: limits that a request has set in the past are found passed then, together.
+        """
         for when, state in self.timers.due(now_s):
-            self._check_time(state, int(when))
+            self._check_time(state, int(max(when, since_s)))
 
     def _check_time(self, state: State, now_s: int) -> None:
         """Follows: xfrm_timer_handler: 1. hard limits  2. soft limits  3. plan the next check."""
-        hard, soft = hard_deadline(state), soft_deadline(state)
+        hard, soft = deadlines(state)
         if hard is not None and hard <= now_s:
             self.expire(state)
             return
@@ -344,9 +347,8 @@ class StateDatabase:
     def expire(self, state: State) -> None:
         """End a state by a hard limit: it goes, and EXPIRE says so instead of DELSA."""
         state.record["life"] = LifeState.EXPIRED
-        dump = state.dump()
         self.drop(state)
-        self._tell(StateExpired(dump, hard=True))
+        self._tell(StateExpired(state.dump(), hard=True))
 
     def soften(self, state: State) -> None:
         """Tell that a packet came at a soft limit; the row already says dying, and counts the packet."""

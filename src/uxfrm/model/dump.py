@@ -89,6 +89,23 @@ class StateId(NamedTuple):
     saddr: Address | None = None
 
 
+class StateFilter(NamedTuple):
+    """What a dump of states is limited to: PROTO (255 for AH, ESP and COMP) and struct xfrm_address_filter.
+
+    Addresses have 16 bytes, an IPv4 one in front; 0 stands for any protocol, family, address.
+    """
+
+    proto: int = 0
+    family: int = 0
+    saddr: bytes = bytes(16)
+    splen: int = 0
+    daddr: bytes = bytes(16)
+    dplen: int = 0
+
+
+ALL_STATES = StateFilter()
+
+
 @dataclass(frozen=True, slots=True)
 class PolicyId:
     """The key of one policy: by index where it is not 0, else by selector and security context."""

@@ -51,6 +51,11 @@ class HashIndex:
         self.hashes: Int64s = np.zeros(capacity, np.int64)
         self.count = 0
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its arrays."""
+        return self.heads.nbytes + self.links.nbytes + self.hashes.nbytes
+
     def grow(self, capacity: int) -> None:
         """Make room for rows up to `capacity`."""
         old = self.links.shape[0]
