@@ -26,7 +26,8 @@ _PROBES = 16
 _START = 1024
 _LIMIT = 1 << 20
 
-# Key: family, proto, direction and depth; ports; addresses; mark; interface; genids of the path.
+# Key: family, proto, direction and depth; ports; addresses; mark and link; interface and if_id; the
+# genids of the path.
 KEY_COLUMNS = 12 + MAX_DEPTH
 OUTCOME, POLICY, BUNDLE, DETAIL, POLICIES, STATES = range(6)
 VALUE_COLUMNS = 6
@@ -53,8 +54,8 @@ def flow_key(data: Bytes, packets: Any, i: int, direction: int, key: Int64s) -> 
         for k in range(4):
             key[2 + k] = read32(data, at + 8 + 4 * k)
             key[6 + k] = read32(data, at + 24 + 4 * k)
-    key[10] = p["mark"]
-    key[11] = p["ifindex"] if direction != INPUT else 0
+    key[10] = p["mark"] | p["link"] << 32
+    key[11] = p["ifindex"] | p["if_id"] << 31
     for k in range(MAX_DEPTH):
         key[12 + k] = p["pathgen"][k] if k < depth else 0
 
@@ -66,7 +67,8 @@ def flow_hash(seed: int, key: Int64s) -> int:
     words = 1 if key[0] & 0xFF == _AF_INET else 4
     for k in range(words):
         value = mix(mix(value, key[2 + k]), key[6 + k])
-    value = mix(mix(value, key[10]), key[11])
+    # Of a word only the low half is mixed in.
+    value = mix(mix(value, key[10] ^ key[10] >> 32), key[11] ^ key[11] >> 31)
     for k in range(12, 12 + (key[0] >> 20 & 7)):
         value = mix(value, key[k])
     return value

@@ -46,22 +46,30 @@ def resolve(
     source_of: SourceOf,
     if_id: int = 0,
     acquire: Acquire = nobody_asked,
+    loopback: bool = False,
 ) -> Resolution:
     """Decide over an outgoing flow; a state that is missing is asked for.
+
+    The default policy does not block what is routed to a `loopback` device.
 
     1. policy, sub before main  2. none: the default policy  3. block  4. templates to states
     """
     found = lookup_output(policies, flow, if_id)
     if not found:
-        if default_action(policies, Direction.OUT) == DefaultAction.BLOCK:
-            return Resolution(Decision(Outcome.OUT_DEFAULT_BLOCK))
-        return Resolution(Decision(Outcome.CLEAR))
+        return Resolution(default_output(policies, loopback))
     policy = found[0]
     if any(p.config.action != Action.ALLOW for p in found):
         return Resolution(Decision(Outcome.OUT_POLICY_BLOCK, policy))
     if not any(p.config.templates for p in found):
         return Resolution(Decision(Outcome.CLEAR_ALLOWED, policy))
     return _resolve_templates(states, flow, found, source_of, acquire)
+
+
+def default_output(policies: PolicyTable, loopback: bool) -> Decision:
+    """What an outgoing packet gets that no policy is looked up for, or found."""
+    if not loopback and default_action(policies, Direction.OUT) == DefaultAction.BLOCK:
+        return Decision(Outcome.OUT_DEFAULT_BLOCK)
+    return Decision(Outcome.CLEAR)
 
 
 def lookup_output(policies: PolicyTable, flow: Flow, if_id: int) -> list[Policy]:

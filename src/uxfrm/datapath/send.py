@@ -15,7 +15,8 @@ from uxfrm.datapath.crypto.batch import seal
 from uxfrm.datapath.flowtable import ANY_GENERATION, OUTPUT, flow_key, look_up
 from uxfrm.datapath.held import Queue
 from uxfrm.datapath.limits import NOTICE_AEVENT
-from uxfrm.datapath.resolve import Resolution, resolve
+from uxfrm.datapath.resolve import Resolution
+from uxfrm.datapath.routed import route
 from uxfrm.model.outcome import Outcome, Verdict
 from uxfrm.model.template import MAX_DEPTH
 from uxfrm.tables.policies import Policy
@@ -136,10 +137,11 @@ def _decide(context: Context, bundles: Bundles, batch: Batch, i: int) -> None:
             return
     flow_key(batch.data, batch.packets, i, OUTPUT, context.key)
     flow = flow_of(context.key)
-    found = resolve(context.policies, context.states, flow, context.source_of, acquire=context.acquire)
+    found = route(context, flow, int(packet["if_id"]), int(packet["link"]))
     outcome, bundle = _outcome(context, bundles, found)
     decision = found.decision
-    if outcome == Outcome.OUT_NO_STATE and not context.larval_drop:
+    waits = not context.larval_drop and context.devices.xfrmi(flow.oif) is None
+    if outcome == Outcome.OUT_NO_STATE and waits:
         outcome = Outcome.HELD
     slot, detail = context.slot(decision.policy), context.detail(decision.detail)
     packet["outcome"], packet["policy"] = outcome, slot
