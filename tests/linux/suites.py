@@ -6,6 +6,7 @@ from dataclasses import replace
 from itertools import product
 
 from linux.twin import (
+    BEETS,
     BEHIND,
     MIDDLE,
     SHAPES,
@@ -118,6 +119,8 @@ def _matrix() -> list[Case]:
     made += [Case(suite, SHAPES[i % len(SHAPES)]) for i, suite in enumerate(PRODUCT)]
     shapes = (TRANSPORT4, TRANSPORT6, TUNNELS[0], TUNNELS[3])
     made += [Case(suite, shape, esn=True) for suite in WITH_ESN for shape in shapes]
+    beet = (GCM[0], CHACHA, with_auth(_AES, *AUTHS[3]), CLEAR)
+    made += [Case(suite, shape) for suite in beet for shape in BEETS]
     return made + _nested()
 
 

@@ -115,8 +115,8 @@ class Shape:
 
     @property
     def name(self) -> str:
-        if self.mode == Mode.TUNNEL:
-            return f"tunnel-{self.inner}in{self.outer}"
+        if self.mode.tunnels:
+            return f"{self.mode.name.lower()}-{self.inner}in{self.outer}"
         return f"{self.mode.name.lower()}-{self.outer}"
 
     def _ends(self, family: int, net: int) -> tuple[str, str]:
@@ -131,7 +131,7 @@ class Shape:
     @property
     def inner_ends(self) -> tuple[str, str]:
         """Source and destination of the protected packets."""
-        return self._ends(self.inner, BEHIND) if self.mode == Mode.TUNNEL else self.outer_ends
+        return self._ends(self.inner, BEHIND) if self.mode.tunnels else self.outer_ends
 
     @property
     def ports(self) -> tuple[int, int]:
@@ -179,6 +179,7 @@ def read_datagram(packet: bytes) -> tuple[str, str, int, int, bytes]:
 
 TRANSPORT4, TRANSPORT6 = Shape(Mode.TRANSPORT, 4, 4), Shape(Mode.TRANSPORT, 6, 6)
 TUNNELS = tuple(Shape(Mode.TUNNEL, outer, inner) for outer in (4, 6) for inner in (4, 6))
+BEETS = tuple(Shape(Mode.BEET, outer, inner) for outer in (4, 6) for inner in (4, 6))
 SHAPES = (TRANSPORT4, TRANSPORT6, *TUNNELS)
 
 
@@ -262,7 +263,12 @@ class Case:
 
     @property
     def _selects(self) -> bool:
-        """Without a selector of the inner family, Linux takes the outer one's as the only payload."""
+        """Without a selector of the inner family, Linux takes the outer one's as the only payload.
+
+        BEET has its inner addresses from there.
+        """
+        if self.shape.mode == Mode.BEET:
+            return True
         return self.shape.inner != self.shape.outer and not self.flags & AF_UNSPEC_FLAG
 
     @property

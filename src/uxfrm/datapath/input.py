@@ -26,7 +26,7 @@ from uxfrm.datapath.limits import (
     check_limits,
     near_hard,
 )
-from uxfrm.datapath.modes import remove_transport, remove_tunnel
+from uxfrm.datapath.modes import remove
 from uxfrm.datapath.replay import advance, blame, check, infer_high, seq_high
 from uxfrm.datapath.wire import read32
 from uxfrm.model.outcome import Outcome
@@ -57,7 +57,6 @@ _UNSUPPORTED_FRAGMENT = int(Outcome.UNSUPPORTED_FRAGMENT)
 _ESP, _AH, _COMP, _UDP = 50, 51, 108, 17
 _VALID, _LARVAL = 1, 2
 _DIR_OUT = 2
-_TUNNEL = 1
 
 
 @compiled(int64(DATA, PACKETS, int64, I64S))
@@ -347,10 +346,7 @@ def commit(
             notices[noted, 1] = NOTICE_AEVENT
             noted += 1
         if not p["outcome"]:
-            if rows[row]["mode"] == _TUNNEL:
-                p["outcome"] = remove_tunnel(rows, data, packets, i, row, found[0], found[1], found[2])
-            else:
-                remove_transport(data, packets, i, found[0], found[1], found[2])
+            p["outcome"] = remove(rows, data, packets, i, row, found)
             if not p["outcome"] and p["proto"] in (_ESP, _AH, _COMP):
                 again[agains] = i
                 agains += 1

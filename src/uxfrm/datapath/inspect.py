@@ -19,7 +19,7 @@ from uxfrm.datapath.context import Context, flow_of
 from uxfrm.datapath.crypto.batch import open_
 from uxfrm.datapath.flowtable import ANY_GENERATION, INSPECT, flow_key, look_up
 from uxfrm.datapath.headers import parse
-from uxfrm.datapath.modes import remove_transport, remove_tunnel
+from uxfrm.datapath.modes import remove
 from uxfrm.datapath.replay import infer_high
 from uxfrm.datapath.resolve import lookup_output
 from uxfrm.model.outcome import Outcome
@@ -36,7 +36,6 @@ _UNSUPPORTED_MODE = int(Outcome.UNSUPPORTED_MODE)
 _UNSUPPORTED_ENCAP = int(Outcome.UNSUPPORTED_ENCAP)
 
 _ESP, _AH, _COMP = 50, 51, 108
-_TUNNEL = 1
 # Wide enough that any order on the wire is understood.
 _WINDOW = 1 << 31
 
@@ -146,10 +145,7 @@ def _commit(
         if p["outcome"]:
             continue
         tops[row] = max(tops[row], p["seq_hi"] << 32 | p["seq"])
-        if rows[row]["mode"] == _TUNNEL:
-            p["outcome"] = remove_tunnel(rows, data, packets, i, row, found[0], found[1], found[2])
-        else:
-            remove_transport(data, packets, i, found[0], found[1], found[2])
+        p["outcome"] = remove(rows, data, packets, i, row, found)
         if not p["outcome"] and p["proto"] in (_ESP, _AH, _COMP):
             again[agains] = i
             agains += 1

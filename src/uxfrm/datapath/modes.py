@@ -12,7 +12,8 @@ import numba
 from numba import int64
 
 from uxfrm.compiled import compiled
-from uxfrm.datapath.batch import DATA, PACKETS, Bytes
+from uxfrm.datapath import beet
+from uxfrm.datapath.batch import DATA, I64S, PACKETS, Bytes, Int64s
 from uxfrm.datapath.headers import (
     AF_INET,
     AF_INET6,
@@ -23,9 +24,13 @@ from uxfrm.datapath.headers import (
 )
 from uxfrm.datapath.wire import copy, read16, write16, write32
 from uxfrm.model.outcome import Outcome
+from uxfrm.model.template import Mode
 from uxfrm.tables.rows import ROWS
 
 _MODE = int(Outcome.IN_MODE)
+_ROUTE_OPTIMISATION = int(Outcome.IN_ROUTE_OPTIMISATION)
+
+TRANSPORT, TUNNEL, BEET = int(Mode.TRANSPORT), int(Mode.TUNNEL), int(Mode.BEET)
 
 _NOECN, _DECAP_DSCP, _NOPMTUDISC = 1, 2, 4
 _DONT_ENCAP_DSCP = 1
@@ -91,6 +96,23 @@ def remove_tunnel(
         wanted |= _CE
     if wanted != inner:
         set_dsfield(data, packets, i, wanted)
+    return 0
+
+
+@compiled(int64(ROWS, DATA, PACKETS, int64, int64, I64S))
+def remove(rows: Any, data: Bytes, packets: Any, i: int, row: int, found: Int64s) -> int:
+    """Undo the mode of state `row`; found = (offset, length, next header) of what it carried.
+
+    Returns 0, or the outcome. Follows: xfrm_inner_mode_input.
+    """
+    mode = rows[row]["mode"]
+    if mode == TUNNEL:
+        return int(remove_tunnel(rows, data, packets, i, row, found[0], found[1], found[2]))
+    if mode == BEET:
+        return int(beet.remove(rows, data, packets, i, row, found))
+    if mode != TRANSPORT:
+        return _ROUTE_OPTIMISATION
+    remove_transport(data, packets, i, found[0], found[1], found[2])
     return 0
 
 

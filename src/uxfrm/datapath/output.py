@@ -12,7 +12,7 @@ import numba
 from numba import int64
 
 from uxfrm.compiled import compiled
-from uxfrm.datapath import esp
+from uxfrm.datapath import beet, esp
 from uxfrm.datapath.batch import DATA, I64S, JOBS, PACKETS, Bytes, Int64s
 from uxfrm.datapath.headers import parse
 from uxfrm.datapath.limits import (
@@ -22,7 +22,15 @@ from uxfrm.datapath.limits import (
     check_aevent,
     check_limits,
 )
-from uxfrm.datapath.modes import add_transport, add_tunnel, dont_fragment, transport_header, write_length
+from uxfrm.datapath.modes import (
+    BEET,
+    TUNNEL,
+    add_transport,
+    add_tunnel,
+    dont_fragment,
+    transport_header,
+    write_length,
+)
 from uxfrm.datapath.runs import DEPTH, GENID, MTU, ROW
 from uxfrm.model.outcome import Outcome
 from uxfrm.tables.rows import REPLAY_ESN, ROWS
@@ -31,13 +39,13 @@ _SENT = int(Outcome.SENT)
 _INVALID = int(Outcome.OUT_STATE_INVALID)
 _EXPIRED = int(Outcome.OUT_EXPIRED)
 _OVERFLOW = int(Outcome.OUT_SEQ_OVERFLOW)
+_BEET_FRAGMENT = int(Outcome.OUT_BEET_FRAGMENT)
 _TOO_BIG = int(Outcome.OUT_TOO_BIG)
 _ROOM = int(Outcome.OUT_ROOM)
 _ENGINE = int(Outcome.OUT_ENGINE)
 _BAD = int(Outcome.OUT_IP_HEADER)
 
 _VALID = 1
-_TUNNEL = 1
 _ESP = 50
 _SEQ_MASK = 0xFFFFFFFF
 _OSEQ_MAY_WRAP = 2
@@ -99,22 +107,30 @@ def _encapsulate(
     """
     p, x = packets[i], rows[row]
     p["mark"] = (p["mark"] & ~x["set_m"]) | x["set_v"]
-    tunnel = x["mode"] == _TUNNEL
-    if tunnel and mtu and p["length"] > mtu and dont_fragment(data, packets, i):
-        return _TOO_BIG
+    mode, kept = x["mode"], 0
+    outer = 20 if x["family"] == 2 else 40
+    if mode in (TUNNEL, BEET):
+        if mode == BEET:
+            if p["fragment"] and p["family"] == 2:
+                return _BEET_FRAGMENT
+            kept = beet.kept(packets, i)
+        if mtu and p["length"] > mtu and dont_fragment(data, packets, i):
+            return _TOO_BIG
+    else:
+        kept = outer = transport_header(data, packets, i)
     front = esp.HEADER + int64(x["iv_bytes"])
-    outer = (20 if x["family"] == 2 else 40) if tunnel else 0
-    kept = 0 if tunnel else transport_header(data, packets, i)
     length = p["length"] - kept
     tfc = esp.tfc_padding(rows, row, length, mtu) if x["tfcpad"] else 0
     trailer = esp.trailer(rows, row, length + tfc)
     start = p["offset"] + kept
-    if p["offset"] - front - outer < p["low"]:
+    if start - front - outer < p["low"]:
         return _ROOM
     if start + length + tfc + trailer + int64(x["icv_bytes"]) > p["high"]:
         return _ROOM
-    if tunnel:
+    if mode == TUNNEL:
         next_header = add_tunnel(rows, data, packets, i, row, front + outer, _ESP)
+    elif mode == BEET:
+        next_header = beet.add(rows, data, packets, i, row, front + outer, _ESP)
     else:
         next_header = p["proto"]
         add_transport(data, packets, i, front, _ESP)

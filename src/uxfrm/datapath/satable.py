@@ -5,9 +5,10 @@ Follows: esp_init_state, esp_init_aead, esp_init_authenc.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from uxfrm.model import algorithm as algo
+from uxfrm.model.address import AF_INET, AF_INET6
 from uxfrm.model.flow import PROTO_AH, PROTO_COMP, PROTO_ESP
 from uxfrm.model.outcome import Outcome
 from uxfrm.model.state import StateConfig
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from uxfrm.datapath.crypto.keyring import Keyring
 
-_HANDLED_MODES = (Mode.TRANSPORT, Mode.TUNNEL)
+_HANDLED_MODES = (Mode.TRANSPORT, Mode.TUNNEL, Mode.BEET, Mode.ROUTEOPTIMIZATION)
 
 # A row has room for 31 bits; two extra flags are known, and padding ends at the MTU.
 _FLAG_BITS = 0x7FFFFFFF
@@ -28,6 +29,7 @@ _IP_LENGTH_MAX = 65535
 
 # Columns that are written together.
 _CONFIGURED = ["extra_flags", "encap", "set_v", "set_m"]
+_INNER = ["sel_family", "sel_daddr", "sel_saddr"]
 _DRAWN = ["iv_salt_hi", "iv_salt_lo", "ip_id", "tfcpad", "transform"]
 
 
@@ -45,6 +47,10 @@ def install(state: State, keyring: Keyring, randbytes: Callable[[int], bytes]) -
     if config.proto != PROTO_ESP or config.encap or config.mode not in _HANDLED_MODES:
         x["transform"] = r.TRANSFORM_UNSUPPORTED
         return
+    if config.mode == Mode.BEET:
+        inner = config.selector
+        ends = r.words(inner.daddr), r.words(inner.saddr)
+        state.table.rows[_INNER][state.row] = (inner.family, *ends)
     x["key"] = keyring.add(aead=config.aead, auth=config.auth, crypt=config.crypt)
     if config.aead is not None:
         x["iv_bytes"] = algo.aead_spec(config.aead).iv_bytes
@@ -75,8 +81,16 @@ def uninstall(state: State, keyring: Keyring) -> None:
 def header_bytes(state: State) -> int:
     """Bytes a state puts in front of its payload (x->props.header_len)."""
     x = state.record
-    outer = (20 if x["family"] == 2 else 40) if x["mode"] == Mode.TUNNEL else 0
-    return 8 + int(x["iv_bytes"]) + outer
+    return 8 + int(x["iv_bytes"]) + _mode_bytes(x)
+
+
+def _mode_bytes(x: Any) -> int:
+    """Bytes that a state's mode adds at most. BEET: options' pseudo header, and the headers' difference."""
+    if x["mode"] == Mode.TUNNEL:
+        return 20 if x["family"] == AF_INET else 40
+    if x["mode"] == Mode.BEET and x["sel_family"] != AF_INET6:
+        return 8 if x["family"] == AF_INET else 28
+    return 0
 
 
 def trailer_bytes(state: State) -> int:

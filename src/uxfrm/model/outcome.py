@@ -199,6 +199,16 @@ class Outcome(IntEnum):
         Counter.XfrmInStateModeError,
         "a tunnel-mode state, but the payload is not an IP packet of the kind its next header says",
     )
+    IN_BEET = (
+        Verdict.DROPPED,
+        Counter.XfrmInStateModeError,
+        "the BEET pseudo header is malformed, or the state's selector has no family",
+    )
+    IN_ROUTE_OPTIMISATION = (
+        Verdict.DROPPED,
+        Counter.XfrmInStateModeError,
+        "route optimisation mode, in which Linux receives nothing",
+    )
     # policy check on input
     IN_STATE_SELECTOR = (
         Verdict.DROPPED,
@@ -266,6 +276,11 @@ class Outcome(IntEnum):
         Verdict.DROPPED,
         Counter.XfrmOutStateModeError,
         "the packet cannot be encapsulated in the state's mode",
+    )
+    OUT_BEET_FRAGMENT = (
+        Verdict.DROPPED,
+        Counter.XfrmOutStateModeError,
+        "a fragment: BEET mode sends whole packets only",
     )
     OUT_TOO_BIG = (
         Verdict.DROPPED,

@@ -101,6 +101,10 @@ STATE_DTYPE = np.dtype(
         ("icv_bytes", np.int32),
         ("block", np.int32),
         ("tfcpad", np.int32),
+        # the inner addresses of BEET mode
+        ("sel_family", np.int32),
+        ("sel_daddr", np.uint32, (4,)),
+        ("sel_saddr", np.uint32, (4,)),
         # one batch run's provisional view (see datapath.input, datapath.output)
         ("run", np.int64),
         ("run_depth", np.int64),
