@@ -67,6 +67,7 @@ from uxfrm.model.unchecked import changed
 from uxfrm.tables import census as tables_census
 from uxfrm.tables.devices import DeviceTable
 from uxfrm.tables.policies import Policy, PolicyTable
+from uxfrm.tables.rows import TRANSFORM_COMP, TRANSFORM_IPIP
 from uxfrm.tables.states import State, StateTable
 
 
@@ -419,17 +420,24 @@ class Namespace:
 
     def _install(self, state: State) -> None:
         satable.install(state, self.keyring, self._randbytes)
-        self.path.random_ivs += int(state.record["iv_random"])
+        self._count_kinds(state, 1)
         self._aevents.arm(state, self.now)
 
     def _inherit(self, old: State, new: State) -> None:
         self._aevents.inherit(old, new, self.now)
 
     def _uninstall(self, state: State) -> None:
-        self.path.random_ivs -= int(state.record["iv_random"])
+        self._count_kinds(state, -1)
         self.path.bury(state)
         self._aevents.forget(state)
         satable.uninstall(state, self.keyring)
+
+    def _count_kinds(self, state: State, one: int) -> None:
+        """Let the path know which kinds of state there are, by adding `one` (or -1)."""
+        x = state.record
+        self.path.random_ivs += one * int(x["iv_random"])
+        self.path.without_key += one * int(x["transform"] in (TRANSFORM_COMP, TRANSFORM_IPIP))
+        self.path.companions += one * int(x["transform"] == TRANSFORM_IPIP)
 
     def _note_encapsulation(self, state: State) -> None:
         """Remember the UDP port on which this state's ESP will arrive."""

@@ -25,7 +25,7 @@ from uxfrm.model import algorithm as algo
 from uxfrm.model.address import AF_INET, AF_INET6, parse
 from uxfrm.model.algorithm import Algorithm
 from uxfrm.model.dump import StateDump
-from uxfrm.model.flow import PROTO_ESP
+from uxfrm.model.flow import PROTO_COMP, PROTO_ESP
 from uxfrm.model.outcome import Counter, Outcome, Verdict
 from uxfrm.model.policy import Direction, PolicyConfig
 from uxfrm.model.selector import Selector
@@ -66,6 +66,14 @@ class Suite:
     aead: Algorithm | None = None
     auth: Algorithm | None = None
     crypt: Algorithm | None = None
+    comp: Algorithm | None = None
+
+    @property
+    def proto(self) -> int:
+        return PROTO_COMP if self.comp else PROTO_ESP
+
+
+DEFLATE = Suite("deflate", "comp deflate", comp=algo.comp("deflate"))
 
 
 def _hex(key: bytes) -> str:
@@ -235,22 +243,24 @@ class Case:
     def _state_line(self) -> str:
         low, high = self.start & _SEQ_MASK, self.start >> 32
         numbers = f"replay-seq {low} replay-oseq {low} replay-seq-hi {high} replay-oseq-hi {high}"
+        numbers = "" if self.suite.comp else f"replay-window {self.replay_window} {numbers}"
         flags = f"flag {' '.join(self._flag_words)}" if self._flag_words else ""
         extra_flags = f"extra-flag {' '.join(self._extra_words)}" if self._extra_words else ""
         source, target = self.shape.inner_ends
         selector = f"sel src {source} dst {target}" if self._selects else ""
         return (
-            f"xfrm state add {self._ends_words()} spi {self.spi:#x} reqid {self._reqid} "
-            f"mode {self.shape.mode.name.lower()} replay-window {self.replay_window} {numbers} "
+            f"xfrm state add {self._ends_words()} spi {self._spi:#x} reqid {self._reqid} "
+            f"mode {self.shape.mode.name.lower()} {numbers} "
             f"{flags} {extra_flags} {self.suite.text} {selector}\n"
         )
 
     def _template_words(self) -> str:
-        return f"tmpl {self._ends_words()} reqid {self._reqid} mode {self.shape.mode.name.lower()}"
+        level = "level use" if self.suite.comp and self.shape.to_guest else ""
+        return f"tmpl {self._ends_words()} reqid {self._reqid} mode {self.shape.mode.name.lower()} {level}"
 
     def _ends_words(self) -> str:
         source, target = self.shape.outer_ends
-        return f"src {source} dst {target} proto esp"
+        return f"src {source} dst {target} proto {'comp' if self.suite.comp else 'esp'}"
 
     @property
     def _flag_words(self) -> list[str]:
@@ -272,11 +282,18 @@ class Case:
         return self.shape.inner != self.shape.outer and not self.flags & AF_UNSPEC_FLAG
 
     @property
+    def _spi(self) -> int:
+        """A CPI has 16 bits."""
+        return self.spi & 0xFFFF if self.suite.comp else self.spi
+
+    @property
     def _reqid(self) -> int:
         return REQID + self.spi - SPI
 
     @property
     def replay_window(self) -> int:
+        if self.suite.comp:
+            return 0
         return self.window or (64 if self.esn else 32)
 
     # -- in uxfrm's
@@ -293,7 +310,7 @@ class Case:
         made = Namespace(randbytes=randbytes)
         for layer in self.layers:
             made.add_state(layer.state())
-        templates = tuple(layer.template() for layer in self.layers[:MAX_DEPTH])
+        templates = tuple(layer.template(direction) for layer in self.layers[:MAX_DEPTH])
         made.add_policy(PolicyConfig(direction, self.selector(), templates))
         return made
 
@@ -306,13 +323,15 @@ class Case:
             StateConfig,
             daddr=target,
             saddr=source,
-            spi=self.spi,
+            spi=self._spi,
             family=_AF[shape.outer],
             mode=shape.mode,
             reqid=self._reqid,
             aead=suite.aead,
             auth=suite.auth,
             crypt=suite.crypt,
+            comp=suite.comp,
+            proto=suite.proto,
             flags=self.flags | (ESN if self.esn else 0),
             extra_flags=self.extra_flags,
         )
@@ -327,11 +346,16 @@ class Case:
         bits = _BITS[self.shape.inner]
         return Selector(_AF[self.shape.inner], target, source, prefixlen_d=bits, prefixlen_s=bits)
 
-    def template(self) -> Template:
+    def template(self, direction: Direction) -> Template:
         """The template that asks for the innermost state."""
         source, target = map(parse, self.shape.outer_ends)
         family, mode = _AF[self.shape.outer], self.shape.mode
-        return Template(target, source, proto=PROTO_ESP, family=family, reqid=self._reqid, mode=mode)
+        # What IPComp does not compress comes without it: those who receive cannot insist.
+        optional = self.suite.comp is not None and direction == Direction.IN
+        return Template(
+            target, source, proto=self.suite.proto, family=family, reqid=self._reqid, mode=mode,
+            optional=optional,
+        )  # fmt: skip
 
 
 def figures(namespace: Namespace) -> list[Figures]:

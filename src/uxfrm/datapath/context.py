@@ -65,6 +65,9 @@ class Context:
         self.sockets = Sockets()
         self._larval_drop = 1
         self.random_ivs = 0
+        # States whose packets are worked on one by one, and those of them that IPComp's bring with them.
+        self.without_key = 0
+        self.companions = 0
         self.encap_ports: Int64s = np.zeros(0, np.int64)
         self.totals: Int64s = np.zeros(len(Outcome), np.int64)
         self.run = 0

@@ -15,7 +15,7 @@ import numba
 from numba import int64
 
 from uxfrm.compiled import compiled
-from uxfrm.datapath import esp
+from uxfrm.datapath import esp, ipcomp
 from uxfrm.datapath.batch import DATA, I64S, JOBS, PACKETS, Bytes, Int64s
 from uxfrm.datapath.headers import parse
 from uxfrm.datapath.limits import (
@@ -28,11 +28,11 @@ from uxfrm.datapath.limits import (
 )
 from uxfrm.datapath.modes import remove
 from uxfrm.datapath.replay import advance, blame, check, infer_high, seq_high
-from uxfrm.datapath.wire import read32
+from uxfrm.datapath.wire import read16, read32
 from uxfrm.model.outcome import Outcome
 from uxfrm.model.template import MAX_DEPTH
 from uxfrm.tables.hashindex import I32, Int32s
-from uxfrm.tables.rows import REPLAY_ESN, ROWS, TRANSFORM_ESP
+from uxfrm.tables.rows import REPLAY_ESN, ROWS, TRANSFORM_COMP, TRANSFORM_UNSUPPORTED
 from uxfrm.tables.statehash import find_by_spi
 
 _PENDING = int(Outcome.PENDING)
@@ -49,12 +49,11 @@ _HIGH = int(Outcome.IN_SEQ_HIGH)
 _ICV = int(Outcome.IN_ICV)
 _ESP_LENGTH = int(Outcome.IN_ESP_LENGTH)
 _UNSUPPORTED_AH = int(Outcome.UNSUPPORTED_AH)
-_UNSUPPORTED_COMP = int(Outcome.UNSUPPORTED_COMP)
 _UNSUPPORTED_ENCAP = int(Outcome.UNSUPPORTED_ENCAP)
 _UNSUPPORTED_MODE = int(Outcome.UNSUPPORTED_MODE)
 _UNSUPPORTED_FRAGMENT = int(Outcome.UNSUPPORTED_FRAGMENT)
 
-_ESP, _AH, _COMP, _UDP = 50, 51, 108, 17
+_ESP, _AH, _COMP, _UDP, _IPIP, _IPV6 = 50, 51, 108, 17, 4, 41
 _VALID, _LARVAL = 1, 2
 _DIR_OUT = 2
 
@@ -103,21 +102,32 @@ def unsupported(packets: Any, i: int) -> int:
         return _UNSUPPORTED_FRAGMENT
     if p["proto"] == _AH:
         return _UNSUPPORTED_AH
-    if p["proto"] == _COMP:
-        return _UNSUPPORTED_COMP
     return _PENDING
 
 
-@compiled(numba.void(DATA, PACKETS, int64))
-def read_header(data: Bytes, packets: Any, i: int) -> None:
-    """Read SPI and sequence number; those of the outermost layer are kept as what was on the wire."""
+@compiled(numba.boolean(DATA, PACKETS, int64))
+def read_header(data: Bytes, packets: Any, i: int) -> bool:
+    """Read SPI and sequence number; those of the outermost layer are kept as what was on the wire.
+
+    False where the packet is too short for them. IPComp has a CPI and no number; what goes with a companion
+    has neither, and got both before. Follows: xfrm_parse_spi.
+    """
     p = packets[i]
-    at = p["offset"] + p["header"]
-    p["spi"] = read32(data, at)
-    p["seq"] = read32(data, at + 4)
+    at, room = p["offset"] + p["header"], p["length"] - p["header"]
+    if p["proto"] == _COMP:
+        if room < ipcomp.HEADER:
+            return False
+        p["spi"] = read16(data, at + 2)
+        p["seq"] = 0
+    elif p["proto"] not in (_IPIP, _IPV6):
+        if room < esp.HEADER:
+            return False
+        p["spi"] = read32(data, at)
+        p["seq"] = read32(data, at + 4)
     if p["depth"] == 0:
         p["wire_spi"] = p["spi"]
         p["wire_seq"] = p["seq"]
+    return True
 
 
 @compiled(int64(ROWS, int64))
@@ -130,7 +140,7 @@ def _usable(rows: Any, row: int) -> int:
         return _ACQ if x["life"] == _LARVAL else _INVALID
     if x["encap"]:
         return _ENCAP
-    return _PENDING if x["transform"] == TRANSFORM_ESP else _UNSUPPORTED_MODE
+    return _UNSUPPORTED_MODE if x["transform"] == TRANSFORM_UNSUPPORTED else _PENDING
 
 
 @compiled(numba.boolean(ROWS, int64, int64, int64))
@@ -158,7 +168,7 @@ def _account(rows: Any, packets: Any, i: int, row: int) -> None:
     """Let the rest of the run see what this packet may do."""
     x, p = rows[row], packets[i]
     x["run_packets"] += 1
-    x["run_bytes"] += p["length"]
+    x["run_bytes"] += ipcomp.INFLATED_MAX if x["transform"] == TRANSFORM_COMP else p["length"]
     later = p["seq_hi"] > x["run_top_hi"] or (p["seq_hi"] == x["run_top_hi"] and p["seq"] > x["run_top"])
     if x["replay"] == REPLAY_ESN and later:
         x["run_top"] = p["seq"]
@@ -171,6 +181,10 @@ def lookup(
 ) -> int:
     """Find the state of packet i by its outer destination and SPI, or -1."""
     p = packets[i]
+    proto = p["proto"]
+    if proto in (_IPIP, _IPV6):
+        # The companion's protocol is that of its own family, whatever is inside.
+        proto = _IPIP if p["family"] == 2 else _IPV6
     if p["family"] == 2:
         a0, a1, a2, a3 = read32(data, p["offset"] + 16), 0, 0, 0
     else:
@@ -178,10 +192,27 @@ def lookup(
         a0, a1 = read32(data, at), read32(data, at + 4)
         a2, a3 = read32(data, at + 8), read32(data, at + 12)
     return int(
-        find_by_spi(
-            rows, heads, links, hashes, seed, a0, a1, a2, a3, p["spi"], p["proto"], p["family"], p["mark"]
-        )
+        find_by_spi(rows, heads, links, hashes, seed, a0, a1, a2, a3, p["spi"], proto, p["family"], p["mark"])
     )
+
+
+@compiled(int64(ROWS, PACKETS, int64, int64, JOBS, int64))
+def open_(rows: Any, packets: Any, i: int, row: int, jobs: Int64s, number: int) -> int:
+    """Describe what state `row` is to open of packet i as job `number`; return 0, or the outcome."""
+    if ipcomp.by_hand(rows, row):
+        return int(ipcomp.open_(rows, packets, i, row, jobs, number))
+    return int(esp.open_(rows, packets, i, row, jobs, number))
+
+
+@compiled(int64(ROWS, DATA, PACKETS, int64, int64, JOBS, I64S))
+def payload(rows: Any, data: Bytes, packets: Any, i: int, row: int, jobs: Int64s, found: Int64s) -> int:
+    """Find what packet i's job has opened: found = (offset, length, next header); return 0 or the outcome."""
+    if ipcomp.by_hand(rows, row):
+        return int(ipcomp.payload(rows, data, packets, i, row, jobs, found))
+    result = jobs[packets[i]["job"], esp.RESULT]
+    if result != 1:
+        return _ICV if result == 0 else _ESP_LENGTH
+    return int(esp.payload(data, jobs, packets[i]["job"], found))
 
 
 @compiled(
@@ -218,10 +249,9 @@ def begin(
         p["outcome"] = unsupported(packets, i)
         if p["outcome"]:
             continue
-        if p["length"] - p["header"] < esp.HEADER:
+        if not read_header(data, packets, i):
             p["outcome"] = _SHORT
             continue
-        read_header(data, packets, i)
         if p["depth"] >= MAX_DEPTH:
             p["outcome"] = _DEPTH
             continue
@@ -245,7 +275,7 @@ def begin(
         if p["outcome"]:
             continue
         _account(rows, packets, i, row)
-        if check(rows, words, row, p["seq"]) == 0 and esp.open_(rows, packets, i, row, jobs, made) == 0:
+        if check(rows, words, row, p["seq"]) == 0 and open_(rows, packets, i, row, jobs, made) == 0:
             p["job"] = made
             made += 1
     return count, made
@@ -254,7 +284,7 @@ def begin(
 @compiled(int64(ROWS, PACKETS, int64, int64, JOBS))
 def _refusal(rows: Any, packets: Any, i: int, row: int, jobs: Int64s) -> int:
     """Why `begin` made no job of packet i: its lengths, unless its number is not new after all."""
-    outcome = esp.open_(rows, packets, i, row, jobs, jobs.shape[0] - 1)
+    outcome = open_(rows, packets, i, row, jobs, jobs.shape[0] - 1)
     if outcome == _ICV:
         rows[row]["stat_failed"] += 1
     return outcome if outcome else _OLD
@@ -282,13 +312,10 @@ def _judge(
         return _EXPIRED
     if p["job"] < 0:
         return _refusal(rows, packets, i, row, jobs)
-    result = jobs[p["job"], esp.RESULT]
-    if result != 1:
-        if result == 0:
-            x["stat_failed"] += 1
-        return _ICV if result == 0 else _ESP_LENGTH
-    outcome = esp.payload(data, jobs, p["job"], found)
+    outcome = payload(rows, data, packets, i, row, jobs, found)
     if outcome:
+        if outcome == _ICV:
+            x["stat_failed"] += 1
         return outcome
     if seq_high(rows, row, seq) != p["seq_hi"]:
         x["stat_window"] += 1
@@ -335,6 +362,10 @@ def commit(
         if p["outcome"]:
             continue
         row = p["path"][p["depth"] - 1]
+        if not 0 < rows[row]["serial"] <= p["pathgen"][p["depth"] - 1]:
+            # A companion that went with the last IPComp state, which a packet before this one ended.
+            p["outcome"] = _NO_STATE
+            continue
         found[3], found[4] = 0, monitored
         p["outcome"] = _judge(rows, words, data, packets, i, row, jobs, found)
         if found[3]:

@@ -12,9 +12,10 @@ import numpy as np
 from numba import int64
 
 from uxfrm.compiled import compiled
-from uxfrm.datapath import esp
+from uxfrm.datapath import esp, ipcomp
 from uxfrm.datapath import input as layer
 from uxfrm.datapath.batch import DATA, I64S, JOBS, PACKETS, Batch, Bytes, Int64s
+from uxfrm.datapath.companions import enlist
 from uxfrm.datapath.context import Context, flow_of
 from uxfrm.datapath.crypto.batch import open_
 from uxfrm.datapath.flowtable import ANY_GENERATION, INSPECT, flow_key, look_up
@@ -25,13 +26,11 @@ from uxfrm.datapath.resolve import lookup_output
 from uxfrm.model.outcome import Outcome
 from uxfrm.model.template import MAX_DEPTH
 from uxfrm.tables.hashindex import I32, Int32s
-from uxfrm.tables.rows import ROWS, TRANSFORM_ESP
+from uxfrm.tables.rows import ROWS, TRANSFORM_UNSUPPORTED
 
 _DEPTH = int(Outcome.IN_DEPTH)
 _SHORT = int(Outcome.IN_HEADER_SHORT)
 _NO_STATE = int(Outcome.IN_NO_STATE)
-_ICV = int(Outcome.IN_ICV)
-_LENGTH = int(Outcome.IN_ESP_LENGTH)
 _UNSUPPORTED_MODE = int(Outcome.UNSUPPORTED_MODE)
 _UNSUPPORTED_ENCAP = int(Outcome.UNSUPPORTED_ENCAP)
 
@@ -91,10 +90,9 @@ def _begin(
         p["outcome"] = layer.unsupported(packets, i)
         if p["outcome"]:
             continue
-        if p["length"] - p["header"] < esp.HEADER:
+        if not layer.read_header(data, packets, i):
             p["outcome"] = _SHORT
             continue
-        layer.read_header(data, packets, i)
         if p["depth"] >= MAX_DEPTH:
             p["outcome"] = _DEPTH
             continue
@@ -107,10 +105,10 @@ def _begin(
         p["pathgen"][p["depth"]] = x["genid"]
         p["depth"] += 1
         p["seq_hi"] = _infer(rows, packets, i, row, tops)
-        if x["transform"] != TRANSFORM_ESP:
+        if x["transform"] == TRANSFORM_UNSUPPORTED:
             p["outcome"] = _UNSUPPORTED_ENCAP if x["encap"] else _UNSUPPORTED_MODE
             continue
-        p["outcome"] = esp.open_(rows, packets, i, row, jobs, made)
+        p["outcome"] = layer.open_(rows, packets, i, row, jobs, made)
         if not p["outcome"]:
             p["job"] = made
             made += 1
@@ -137,11 +135,7 @@ def _commit(
         if p["outcome"]:
             continue
         row = p["path"][p["depth"] - 1]
-        result = jobs[p["job"], esp.RESULT]
-        if result != 1:
-            p["outcome"] = _ICV if result == 0 else _LENGTH
-            continue
-        p["outcome"] = esp.payload(data, jobs, p["job"], found)
+        p["outcome"] = layer.payload(rows, data, packets, i, row, jobs, found)
         if p["outcome"]:
             continue
         tops[row] = max(tops[row], p["seq_hi"] << 32 | p["seq"])
@@ -159,6 +153,7 @@ def inspect(context: Context, batch: Batch) -> None:
     """
     context.start(batch)
     count = _classify(batch.data, batch.packets, context.active)
+    count = enlist(context, batch, context.active, count)
     while count:
         count = _open_layer(context, batch, count)
     missed = _look_up(context, batch, context.every, len(batch), context.missed)
@@ -208,6 +203,8 @@ def _open_layer(context: Context, batch: Batch, count: int) -> int:
     )  # fmt: skip
     if made:
         _run(context, batch, count, made)
+    if made and context.without_key:
+        ipcomp.decompress(states.rows, batch, context.jobs[:made])
     agains = _commit(
         states.rows,
         batch.data,
@@ -220,7 +217,7 @@ def _open_layer(context: Context, batch: Batch, count: int) -> int:
         context.found,
     )
     context.active, context.again = context.again, context.active
-    return int(agains)
+    return enlist(context, batch, context.active, int(agains))
 
 
 def _run(context: Context, batch: Batch, count: int, made: int) -> None:

@@ -12,7 +12,7 @@ import numba
 from numba import int64
 
 from uxfrm.compiled import compiled
-from uxfrm.datapath import beet, esp
+from uxfrm.datapath import beet, esp, ipcomp
 from uxfrm.datapath.batch import DATA, I64S, JOBS, PACKETS, Bytes, Int64s
 from uxfrm.datapath.headers import parse
 from uxfrm.datapath.limits import (
@@ -33,7 +33,7 @@ from uxfrm.datapath.modes import (
 )
 from uxfrm.datapath.runs import DEPTH, GENID, MTU, ROW
 from uxfrm.model.outcome import Outcome
-from uxfrm.tables.rows import REPLAY_ESN, ROWS
+from uxfrm.tables.rows import REPLAY_ESN, ROWS, TRANSFORM_COMP
 
 _SENT = int(Outcome.SENT)
 _INVALID = int(Outcome.OUT_STATE_INVALID)
@@ -103,7 +103,8 @@ def _encapsulate(
     """Wrap packet i for state `row` up to encryption; return 0 or the outcome.
 
     notice[0] becomes a notice of limits, notice[1], if set, one of aevents.
-    1. mark  2. size  3. room  4. mode  5. life and limits  6. sequence number  7. counters  8. ESP
+    1. mark  2. size  3. room  4. mode  5. life and limits  6. sequence number  7. counters
+    8. ESP, or what IPComp is to compress
     """
     p, x = packets[i], rows[row]
     p["mark"] = (p["mark"] & ~x["set_m"]) | x["set_v"]
@@ -118,34 +119,42 @@ def _encapsulate(
             return _TOO_BIG
     else:
         kept = outer = transport_header(data, packets, i)
-    front = esp.HEADER + int64(x["iv_bytes"])
+    compresses = x["transform"] == TRANSFORM_COMP
+    front = 0 if compresses else esp.HEADER + int64(x["iv_bytes"])
     length = p["length"] - kept
     tfc = esp.tfc_padding(rows, row, length, mtu) if x["tfcpad"] else 0
-    trailer = esp.trailer(rows, row, length + tfc)
+    trailer = 0 if compresses else esp.trailer(rows, row, length + tfc)
+    proto = ipcomp.uncompressed(packets, i, mode) if compresses else _ESP
     start = p["offset"] + kept
     if start - front - outer < p["low"]:
         return _ROOM
     if start + length + tfc + trailer + int64(x["icv_bytes"]) > p["high"]:
         return _ROOM
     if mode == TUNNEL:
-        next_header = add_tunnel(rows, data, packets, i, row, front + outer, _ESP)
+        next_header = add_tunnel(rows, data, packets, i, row, front + outer, proto)
     elif mode == BEET:
-        next_header = beet.add(rows, data, packets, i, row, front + outer, _ESP)
+        next_header = beet.add(rows, data, packets, i, row, front + outer, proto)
     else:
         next_header = p["proto"]
-        add_transport(data, packets, i, front, _ESP)
+        add_transport(data, packets, i, front, proto)
     notice[0] = check_limits(rows, row, p["time"])
     if notice[0] == NOTICE_HARD:
         return _EXPIRED
-    refused = _next_seq(rows, packets, i, row)
-    if refused:
-        return refused
-    if notice[1]:
-        notice[1] = check_aevent(rows, row)
+    if not compresses:
+        refused = _next_seq(rows, packets, i, row)
+        if refused:
+            return refused
+        if notice[1]:
+            notice[1] = check_aevent(rows, row)
     x["bytes"] += length
     x["packets"] += 1
     x["lastused"] = p["time"]
     p["spi"] = x["spi"]
+    if compresses:
+        ipcomp.seal(packets, i, start, length, jobs, number)
+        p["length"] = start + length - p["offset"]
+        write_length(data, packets, i)
+        return 0
     esp.write_header(rows, data, packets, i, row, pool, start - front)
     esp.write_trailer(data, start + length, tfc, trailer, next_header)
     esp.seal(rows, packets, i, row, start - front, length + tfc + trailer, jobs, number)

@@ -9,15 +9,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from uxfrm.model.address import AF_INET6, AF_UNSPEC, is_any, show
+from uxfrm.model.address import AF_INET6, AF_UNSPEC, any_address, is_any, show
 from uxfrm.model.algorithm import Algorithm, auth_spec
-from uxfrm.model.flow import PROTO_AH, PROTO_ICMP, PROTO_ICMPV6, Flow
+from uxfrm.model.flow import PROTO_AH, PROTO_ICMP, PROTO_ICMPV6, PROTO_IPIP, PROTO_IPV6, Flow
 from uxfrm.model.outcome import Outcome
 from uxfrm.model.policy import Action, DefaultAction, Direction, PolicyType
 from uxfrm.model.state import ICMP, StateConfig
 from uxfrm.model.template import IPSEC_PROTOCOLS, MAX_DEPTH, Mode, Template
 from uxfrm.tables.policies import Policy, PolicyTable
 from uxfrm.tables.states import State
+
+# What an IPComp peer did not compress came through these.
+_COMPANIONS = (PROTO_IPIP, PROTO_IPV6)
 
 
 class Decision(NamedTuple):
@@ -185,6 +188,8 @@ def _policy_ok(template: Template, path: Sequence[State], start: int, if_id: int
 def _difference(template: Template, state: State, if_id: int) -> str:
     """Return what of the state is not as the template asks, or nothing. Follows: xfrm_state_ok."""
     x = _config(state)
+    if x.proto in _COMPANIONS and template.optional and template.saddr in (any_address(x.family), x.saddr):
+        return ""
     if x.proto != template.proto:
         return f"protocol {x.proto}"
     if template.spi and x.spi != template.spi:

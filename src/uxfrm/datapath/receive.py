@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from uxfrm.datapath import input as layer
-from uxfrm.datapath import policycheck
+from uxfrm.datapath import ipcomp, policycheck
 from uxfrm.datapath.batch import Batch, Int64s
+from uxfrm.datapath.companions import enlist
 from uxfrm.datapath.context import Context, flow_of
 from uxfrm.datapath.crypto.batch import open_
 from uxfrm.datapath.embedded import embedded_flow
@@ -30,6 +31,7 @@ def receive(context: Context, batch: Batch) -> None:
     """
     context.start(batch)
     count = layer.classify(batch.data, batch.packets, context.encap_ports, context.active)
+    count = enlist(context, batch, context.active, count)
     while count:
         count = _open_layer(context, batch, count)
     _pass_on_others(context, batch)
@@ -51,6 +53,8 @@ def _open_layer(context: Context, batch: Batch, count: int) -> int:
         )  # fmt: skip
         if made:
             open_(keyring.functions, keyring.rows, keyring.scratch, batch.data, context.jobs, made)
+        if made and context.without_key:
+            ipcomp.decompress(states.rows, batch, context.jobs[:made])
         while start < stop:
             start, agains, noted = layer.commit(
                 states.rows, states.words, batch.data, batch.packets, context.active, start, stop,
@@ -59,7 +63,7 @@ def _open_layer(context: Context, batch: Batch, count: int) -> int:
             if noted:
                 context.attend(context.notices[:noted])
     context.active, context.again = context.again, context.active
-    return agains
+    return enlist(context, batch, context.active, agains)
 
 
 def _pass_on_others(context: Context, batch: Batch) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from uxfrm.model import algorithm as algo
 from uxfrm.model.address import AF_INET, AF_INET6
-from uxfrm.model.flow import PROTO_AH, PROTO_COMP, PROTO_ESP
+from uxfrm.model.flow import PROTO_AH, PROTO_COMP, PROTO_ESP, PROTO_IPIP, PROTO_IPV6
 from uxfrm.model.outcome import Outcome
 from uxfrm.model.state import StateConfig
 from uxfrm.model.template import Mode
@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 _HANDLED_MODES = (Mode.TRANSPORT, Mode.TUNNEL, Mode.BEET, Mode.ROUTEOPTIMIZATION)
 
 # A row has room for 31 bits; two extra flags are known, and padding ends at the MTU.
+_WITHOUT_KEY = {
+    PROTO_COMP: r.TRANSFORM_COMP, PROTO_IPIP: r.TRANSFORM_IPIP, PROTO_IPV6: r.TRANSFORM_IPIP,
+}  # fmt: skip
+
 _FLAG_BITS = 0x7FFFFFFF
 _IP_LENGTH_MAX = 65535
 
@@ -44,6 +48,15 @@ def install(state: State, keyring: Keyring, randbytes: Callable[[int], bytes]) -
     state.table.rows[_CONFIGURED][state.row] = (
         config.extra_flags & _FLAG_BITS, config.encap.type if config.encap else 0, mark.v & mark.m, mark.m,
     )  # fmt: skip
+    if config.proto in _WITHOUT_KEY:
+        state.table.rows[_DRAWN][state.row] = (
+            0,
+            0,
+            int.from_bytes(randbytes(2)),
+            0,
+            _WITHOUT_KEY[config.proto],
+        )
+        return
     if config.proto != PROTO_ESP or config.encap or config.mode not in _HANDLED_MODES:
         x["transform"] = r.TRANSFORM_UNSUPPORTED
         return
@@ -81,7 +94,8 @@ def uninstall(state: State, keyring: Keyring) -> None:
 def header_bytes(state: State) -> int:
     """Bytes a state puts in front of its payload (x->props.header_len)."""
     x = state.record
-    return 8 + int(x["iv_bytes"]) + _mode_bytes(x)
+    own = 8 + int(x["iv_bytes"]) if x["transform"] == r.TRANSFORM_ESP else 0
+    return own + _mode_bytes(x)
 
 
 def _mode_bytes(x: Any) -> int:
@@ -96,6 +110,8 @@ def _mode_bytes(x: Any) -> int:
 def trailer_bytes(state: State) -> int:
     """The most bytes a state puts behind its payload, TFC padding included."""
     x = state.record
+    if x["transform"] != r.TRANSFORM_ESP:
+        return 0
     return int(x["block"]) + 2 + int(x["icv_bytes"]) + int(x["tfcpad"])
 
 
@@ -104,6 +120,8 @@ def mtu(state: State, path_mtu: int) -> int:
     x = state.record
     block = int(x["block"])
     outer = header_bytes(state)
+    if x["transform"] != r.TRANSFORM_ESP:
+        return max(path_mtu - outer, 1)
     adjust = 0 if x["mode"] == Mode.TUNNEL else (20 if x["family"] == 2 else 40)
     room = path_mtu - outer - int(x["icv_bytes"]) - adjust
     return max(room - room % block + adjust - 2, 1)
@@ -114,8 +132,6 @@ def unsupported(state: State) -> Outcome:
     x = state.config
     if x.proto == PROTO_AH:
         return Outcome.UNSUPPORTED_AH
-    if x.proto == PROTO_COMP:
-        return Outcome.UNSUPPORTED_COMP
     if isinstance(x, StateConfig) and x.encap is not None:
         return Outcome.UNSUPPORTED_ENCAP
     return Outcome.UNSUPPORTED_MODE

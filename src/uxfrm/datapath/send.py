@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from uxfrm.datapath import ipcomp, runs, satable
 from uxfrm.datapath import output as layer
-from uxfrm.datapath import runs, satable
 from uxfrm.datapath.batch import HEADROOM, TAILROOM, Batch, Bytes, Int64s
 from uxfrm.datapath.context import Context, flow_of
 from uxfrm.datapath.crypto.batch import seal
@@ -20,7 +20,7 @@ from uxfrm.datapath.routed import Asker, route
 from uxfrm.model.flow import Flow
 from uxfrm.model.outcome import Outcome, Verdict
 from uxfrm.tables.policies import Policy
-from uxfrm.tables.rows import TRANSFORM_ESP
+from uxfrm.tables.rows import TRANSFORM_COMP, TRANSFORM_ESP
 from uxfrm.tables.states import State
 
 _BUNDLES_START = 64
@@ -209,7 +209,7 @@ def _outcome(context: Context, bundles: Bundles, found: Resolution) -> tuple[Out
     for state in found.states:
         if state.row < 0:
             return Outcome.OUT_STATE_INVALID, -1
-        if state.record["transform"] != TRANSFORM_ESP:
+        if state.record["transform"] not in (TRANSFORM_ESP, TRANSFORM_COMP):
             return satable.unsupported(state), -1
     return Outcome.PENDING, bundles.number(found.states, context.path_mtu)
 
@@ -325,6 +325,8 @@ def _transform(
     )  # fmt: skip
     if made:
         seal(keyring.functions, keyring.rows, keyring.scratch, batch.data, context.jobs, made)
+    if made and context.without_key:
+        ipcomp.compress(batch, context.jobs[:made])
     layer.commit(bundles.rows, batch.packets, active, start, stop, context.jobs, depth)
     return stop, noted
 

@@ -11,6 +11,8 @@ import errno
 from collections.abc import Callable
 from dataclasses import replace
 
+from uxfrm.lifecycle import companions
+from uxfrm.lifecycle.companions import Companions
 from uxfrm.lifecycle.events import Event, StateExpired
 from uxfrm.lifecycle.timers import StateTimers, deadlines
 from uxfrm.model.address import AF_INET, AF_UNSPEC, ANY6, BITS
@@ -46,6 +48,7 @@ class StateDatabase:
     ) -> None:
         self.table = table
         self.timers = StateTimers()
+        self._companions = Companions(table, self.insert, self.drop)
         self.sysctls = Sysctls()
         self._randbytes = randbytes
         self._install = install
@@ -69,13 +72,16 @@ class StateDatabase:
 
     def insert(self, config: StateConfig, now_s: int, larval: State | None = None) -> State:
         """Put a checked configuration into force in place of its larval state. Follows: xfrm_state_insert."""
+        companion = self._companions.wanted(config, now_s)
         state = self.table.insert(config, LifeState.VALID, now_s)
         self._set_thresholds(state, config)
         try:
             self._install(state)
         except XfrmError:
             self.table.remove(state)
+            self._companions.release(companion)
             raise
+        self._companions.attach(state, companion)
         self._installed(state)
         if larval is not None:
             self.drop(larval)
@@ -172,6 +178,8 @@ class StateDatabase:
     def restore(self, dump: StateDump, now_s: int) -> State:
         """Bring back a state as a dump told it, counters, window and times included."""
         config = dump.config
+        if config.proto in companions.PROTOCOLS:
+            return self._companions.restored(dump, now_s)
         if isinstance(config, LarvalConfig):
             return self._put_larval(config, dump.current.add_time or now_s)
         rare = replace(config.rare, current=dump.current)
@@ -195,8 +203,10 @@ class StateDatabase:
         return state
 
     def delete(self, identity: StateId) -> State:
-        """DELSA (`ip xfrm state delete`). ESRCH for none."""
+        """DELSA (`ip xfrm state delete`). ESRCH for none, EPERM for one that IPComp keeps beside its own."""
         state = self.get(identity)
+        if self._companions.holds(state):
+            raise XfrmError(errno.EPERM, "SA is in use by tunnels")
         self.drop(state)
         return state
 
@@ -226,8 +236,12 @@ class StateDatabase:
         )
 
     def flush(self, proto: int) -> int:
-        """FLUSHSA (`ip xfrm state flush`): 0 for all, 255 for AH, ESP and COMP; returns how many went."""
+        """FLUSHSA (`ip xfrm state flush`): 0 for all, 255 for AH, ESP and COMP; returns how many went.
+
+        Companions of IPComp states go with these.
+        """
         gone = [state for state in self.table if _of_protocol(state.config.proto, proto)]
+        gone = [state for state in gone if not self._companions.holds(state)]
         for state in gone:
             self.drop(state)
         return len(gone)
@@ -241,6 +255,7 @@ class StateDatabase:
             self._uninstall(state)
         self.timers.forget(state)
         self.table.remove(state)
+        self._companions.detach(state)
 
     # -- ALLOCSPI
 

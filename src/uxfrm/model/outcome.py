@@ -129,7 +129,6 @@ class Outcome(IntEnum):
         "the capture holds only the beginning of this frame (snap length)",
     )
     UNSUPPORTED_AH = (Verdict.UNSUPPORTED, None, "AH is not supported yet")
-    UNSUPPORTED_COMP = (Verdict.UNSUPPORTED, None, "IPComp is not supported yet")
     UNSUPPORTED_ENCAP = (Verdict.UNSUPPORTED, None, "ESP in UDP or TCP is not supported yet")
     UNSUPPORTED_MODE = (Verdict.UNSUPPORTED, None, "the state's mode is not supported yet")
     UNSUPPORTED_FRAGMENT = (
@@ -194,6 +193,11 @@ class Outcome(IntEnum):
         "the ESP padding is longer than the payload",
     )
     IN_DUMMY = (Verdict.DROPPED, Counter.XfrmInStateProtoError, "a dummy packet (next header 59)")
+    IN_COMP = (
+        Verdict.DROPPED,
+        Counter.XfrmInStateProtoError,
+        "what IPComp carries is no whole deflate stream, longer than 65400 bytes, or no shorter compressed",
+    )
     IN_MODE = (
         Verdict.DROPPED,
         Counter.XfrmInStateModeError,

@@ -27,8 +27,9 @@ NO_CPU = -1
 
 REPLAY_OFF, REPLAY_LEGACY, REPLAY_BITMAP, REPLAY_ESN = 0, 1, 2, 3
 
-# What the data path can do with a state; anything but TRANSFORM_ESP is answered with an outcome.
-TRANSFORM_NONE, TRANSFORM_ESP, TRANSFORM_UNSUPPORTED = 0, 1, 2
+# What the data path can do with a state; the unsupported is answered with an outcome. IPIP is what goes with
+# IPComp.
+TRANSFORM_NONE, TRANSFORM_ESP, TRANSFORM_UNSUPPORTED, TRANSFORM_COMP, TRANSFORM_IPIP = range(5)
 
 # Configured figures are small; counters and sequence numbers get all 64 bits.
 STATE_DTYPE = np.dtype(
