@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from uxfrm import compiled
-from uxfrm.datapath import census, satable
+from uxfrm.datapath import census, satable, udp
 from uxfrm.datapath.batch import Batch, Int64s
 from uxfrm.datapath.context import Context
 from uxfrm.datapath.crypto.keyring import Keyring
@@ -40,6 +40,7 @@ from uxfrm.lifecycle.events import (
     StatesFlushed,
     Wanted,
 )
+from uxfrm.lifecycle.keepalives import Keepalives
 from uxfrm.lifecycle.mappings import mapping_changed
 from uxfrm.lifecycle.migrate import migrate
 from uxfrm.lifecycle.policies import PolicyDatabase
@@ -102,6 +103,7 @@ class Namespace:
         self._asked = False
         self._acquires = Acquires(self._sad, self._tell)
         self._aevents = Aevents(self._sad, self._tell, lambda: self._wanted(StateMonitored))
+        self._keepalives = Keepalives()
         self.path.acquire = self._acquire
 
     # -- packets
@@ -117,7 +119,10 @@ class Namespace:
         send(self.path, self._bundles, batch)
 
     def released(self) -> list[Batch]:
-        """Take what became, since the last call, of packets that `output` had held; some may be sent now."""
+        """Take what became, since the last call, of packets that `output` had held, and NAT keepalives.
+
+        Those whose outcome's verdict is SENT or CLEAR are to be sent.
+        """
         released, self._released = self._released, []
         return released
 
@@ -144,6 +149,11 @@ class Namespace:
             self._sad.advance(deadline, self.now)
             self._spd.advance(deadline)
             self._aevents.advance(deadline)
+            self._released += [
+                udp.keepalive(state.config, self.now_s)
+                for state in self._keepalives.advance(deadline)
+                if isinstance(state.config, StateConfig)
+            ]
             self._released += release(self.path, self._bundles)
         self.path.now = now_s
 
@@ -155,6 +165,7 @@ class Namespace:
             self._spd.timers.next_deadline(),
             self._aevents.timers.next_deadline(),
             self.path.held.timers.next_deadline(),
+            self._keepalives.next_deadline(),
         )
 
     def horizon(self) -> float | None:
@@ -164,6 +175,7 @@ class Namespace:
             self._spd.timers.next_deadline(),
             self._aevents.timers.next_deadline(),
             self.path.held.timers.next_deadline(),
+            self._keepalives.next_deadline(),
         )
 
     def _watch(self) -> None:
@@ -407,6 +419,7 @@ class Namespace:
             states=self._sad.timers.planned,
             policies=self._spd.timers.planned,
             aevents=self._aevents.timers.planned,
+            keepalives=len(self._keepalives),
             held=self.path.held.timers.planned,
             next=None if due is None else due - self.now,
         )
@@ -441,11 +454,13 @@ class Namespace:
         self.path.random_ivs -= int(state.record["iv_random"])
         self.path.bury(state)
         self._aevents.forget(state)
+        self._keepalives.forget(state)
         satable.uninstall(state, self.keyring)
 
     def _note_encapsulation(self, state: State) -> None:
-        """Remember the UDP port on which this state's ESP will arrive."""
+        """Remember the UDP port on which this state's ESP will arrive, and whether it wants keepalives."""
         config = state.config
+        self._keepalives.watch(state, self.now_s)
         if isinstance(config, StateConfig) and config.encap is not None:
             ports = {*self.path.encap_ports.tolist(), config.encap.dport}
             self.path.encap_ports = np.array(sorted(ports), np.int64)

@@ -5,17 +5,19 @@ Follows: udp_queue_rcv_one_skb, xfrm4_udp_encap_rcv, esp_input_done2, esp_output
 
 from __future__ import annotations
 
+import struct
 from typing import Any
 
 import numba
 from numba import int64
 
 from uxfrm.compiled import compiled
-from uxfrm.datapath.batch import DATA, I64S, PACKETS, Bytes, Int64s
-from uxfrm.datapath.headers import AF_INET, AF_INET6
+from uxfrm.datapath.batch import DATA, I64S, PACKETS, Batch, Bytes, Int64s
+from uxfrm.datapath.headers import AF_INET, AF_INET6, write_checksum
 from uxfrm.datapath.limits import NOTICE_MAPPING, NOTICE_NONE
 from uxfrm.datapath.wire import read16, read32, write16, write32
 from uxfrm.model.outcome import Outcome
+from uxfrm.model.state import StateConfig
 from uxfrm.tables.rows import ROWS
 
 HEADER = 8
@@ -31,6 +33,7 @@ _TOO_LONG = int(Outcome.OUT_UDP_LENGTH)
 _ESP, _TCP, _ICMPV6 = 50, 6, 58
 _LENGTH_MAX = 0xFFFF
 _ESP_HEADER = 8
+_TTL = 64
 
 
 # -- checksums
@@ -214,3 +217,23 @@ def write_checksum6(data: Bytes, packets: Any, i: int) -> None:
     if p["proto"] == PROTO and p["family"] == AF_INET6:
         at = p["offset"] + p["header"]
         _write(data, packets, i, at, p["length"] - p["header"], PROTO, 6)
+
+
+def keepalive(config: StateConfig, now_s: int) -> Batch:
+    """A NAT keepalive of a state, ready to be sent (RFC 3948 2.3). Follows: nat_keepalive_send."""
+    assert config.encap is not None
+    upper = struct.pack(">HHHHB", config.encap.sport, config.encap.dport, HEADER + 1, 0, 0xFF)
+    ends = config.saddr + config.daddr
+    if config.family == AF_INET:
+        head = struct.pack(">BBHHHBBH", 0x45, 0, 20 + len(upper), 0, 0x4000, _TTL, PROTO, 0)
+    else:
+        head = struct.pack(">IHBB", 6 << 28, len(upper), PROTO, _TTL)
+    batch = Batch.pack([head + ends + upper], now_s, mark=config.set_mark.v & config.set_mark.m)
+    p = batch.packets[0]
+    p["policy"], p["outcome"] = -1, Outcome.OUT_KEEPALIVE
+    p["family"], p["proto"], p["header"] = config.family, PROTO, len(head + ends)
+    if config.family == AF_INET:
+        write_checksum(batch.data, int(p["offset"]), 20)
+    else:
+        write_checksum6(batch.data, batch.packets, 0)
+    return batch

@@ -105,6 +105,7 @@ class Outcome(IntEnum):
     )
     CLEAR = (Verdict.CLEAR, None, "no policy asks for IPsec")
     CLEAR_ALLOWED = (Verdict.CLEAR, None, "a policy allows it in clear")
+    OUT_KEEPALIVE = (Verdict.CLEAR, None, "a NAT keepalive, made here")
     CLEAR_OPTIONAL = (Verdict.CLEAR, None, "all templates of the policy are optional and no state fits")
     SENT = (Verdict.SENT, None, "protected as the policy asks")
     SENT_NO_POLICY = (Verdict.SENT, None, "protected; no policy of the setup asks for it")
