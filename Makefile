@@ -60,7 +60,7 @@ test: test-packages $(STAMP) lint
 
 bench: packages $(STAMP)
 	@mkdir -p bench/results
-	@for name in crypto esp policies states replay intercept netlink; do \
+	@for name in crypto esp policies states replay intercept netlink soak; do \
 	    echo "==> bench/$$name.py"; $(BIN)/python bench/$$name.py --json bench/results/$$name.json; \
 	done
 

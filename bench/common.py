@@ -129,6 +129,11 @@ def _cell(value: Any) -> str:
 def finish(rows: Sequence[dict[str, Any]], arguments: Sequence[str]) -> None:
     """Print the table; with --json FILE write it there too."""
     print(table(rows))
+    save(rows, arguments)
+
+
+def save(rows: Sequence[dict[str, Any]], arguments: Sequence[str]) -> None:
+    """With --json FILE, write the rows there."""
     if "--json" in arguments:
         file = Path(arguments[list(arguments).index("--json") + 1])
         file.write_text(json.dumps(list(rows), indent=1) + "\n")

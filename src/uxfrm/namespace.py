@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from uxfrm import compiled
-from uxfrm.datapath import satable
+from uxfrm.datapath import census, satable
 from uxfrm.datapath.batch import Batch, Int64s
 from uxfrm.datapath.context import Context
 from uxfrm.datapath.crypto.keyring import Keyring
@@ -42,16 +42,26 @@ from uxfrm.lifecycle.policies import PolicyDatabase
 from uxfrm.model.address import Address
 from uxfrm.model.aevent import Aevent, AeventUpdate
 from uxfrm.model.counts import SadInfo, SpdInfo, Thresholds
-from uxfrm.model.dump import LarvalConfig, PolicyDump, PolicyId, StateDump, StateId
+from uxfrm.model.dump import (
+    ALL_STATES,
+    LarvalConfig,
+    PolicyDump,
+    PolicyId,
+    StateDump,
+    StateFilter,
+    StateId,
+)
 from uxfrm.model.error import invalid
 from uxfrm.model.flow import Flow
 from uxfrm.model.lifetime import LifetimeCurrent
 from uxfrm.model.migrate import Migration
 from uxfrm.model.policy import PolicyConfig, PolicyType
 from uxfrm.model.state import OFFLOAD_PACKET, StateConfig
+from uxfrm.model.statistics import EventFigures, Statistics, TimerFigures
 from uxfrm.model.sysctl import Sysctls
 from uxfrm.model.template import Template
 from uxfrm.model.unchecked import changed
+from uxfrm.tables import census as tables_census
 from uxfrm.tables.policies import Policy, PolicyTable
 from uxfrm.tables.states import State, StateTable
 
@@ -75,6 +85,7 @@ class Namespace:
         self._bundles = Bundles()
         self._randbytes = randbytes
         self._listeners: list[tuple[Listener, Wanted]] = []
+        self._told = 0
         self._sad = StateDatabase(
             self.states, randbytes, self._install, self._uninstall, self._tell, self._note_encapsulation
         )
@@ -121,7 +132,7 @@ class Namespace:
         """Let time pass up to `now_s` (wall-clock seconds); going backwards changes nothing but the clock."""
         while (deadline := self.next_deadline()) is not None and deadline <= now_s:
             self.path.now = max(self.now, deadline)
-            self._sad.advance(deadline)
+            self._sad.advance(deadline, self.now)
             self._spd.advance(deadline)
             self._aevents.advance(deadline)
             self._released += release(self.path, self._bundles)
@@ -227,9 +238,9 @@ class Namespace:
             told = PolicyDump(changed(policy, templates=tuple(templates)), LifetimeCurrent())
             self._acquires.query(asked, template, told)
 
-    def dump_states(self) -> Iterator[StateDump]:
+    def dump_states(self, wanted: StateFilter = ALL_STATES) -> Iterator[StateDump]:
         """`ip xfrm state list`: newest first."""
-        return (state.dump() for state in self.states)
+        return (state.dump() for state in self.states.walk(wanted))
 
     # -- policies
 
@@ -333,6 +344,29 @@ class Namespace:
         """The values of /proc/net/xfrm_stat, by Counter."""
         return self.path.counters()
 
+    def statistics(self) -> Statistics:
+        """What can be counted in all (see model.statistics); it looks at every state, policy and flow."""
+        return Statistics(
+            states=tables_census.states(self.states),
+            policies=tables_census.policies(self.policies),
+            flows=census.flows(self.path, self._bundles),
+            held=census.held(self.path),
+            timers=self._timers(),
+            keys=census.keys(self.path),
+            events=EventFigures(len(self._listeners), self._told),
+            memory=census.memory(self.path, self._bundles),
+        )
+
+    def _timers(self) -> TimerFigures:
+        due = self.next_deadline()
+        return TimerFigures(
+            states=self._sad.timers.planned,
+            policies=self._spd.timers.planned,
+            aevents=self._aevents.timers.planned,
+            held=self.path.held.timers.planned,
+            next=None if due is None else due - self.now,
+        )
+
     def listen(self, listener: Listener, wanted: Wanted = lambda _: True) -> None:
         """Have `listener` told of every event; without listeners events are not kept.
 
@@ -346,6 +380,7 @@ class Namespace:
     def _tell(self, event: Event) -> bool:
         """Tell every listener; True when any heard it."""
         heard = [listener(event) is not False for listener, _ in self._listeners]
+        self._told += any(heard)
         return any(heard)
 
     # -- between the tables and the data path
@@ -378,9 +413,10 @@ class Namespace:
             self.path.held.move(policy, successor, self.now)
 
     def _acquire(
-        self, flow: Flow, daddr: Address, saddr: Address, template: Template, policy: Policy
+        self, flow: Flow, daddr: Address, saddr: Address, template: Template, policy: Policy, cpu: int | None
     ) -> bool:
-        return self._acquires.larval(flow, daddr, saddr, template, policy.dump, self.now_s)
+        self.path.sync_used()
+        return self._acquires.larval(flow, daddr, saddr, template, policy.dump, cpu, self.now_s)
 
     def _attend(self, notices: Int64s) -> None:
         """Do what a run of packets left to do: states at a limit, or used for the first time."""

@@ -17,10 +17,10 @@ from uxfrm.model.error import XfrmError
 from uxfrm.model.lifetime import LifetimeConfig
 from uxfrm.model.mark import Mark
 from uxfrm.model.selector import Selector
-from uxfrm.model.state import Encap, LifeState, ReplayEsn, ReplayLegacy, SaDir, StateConfig
+from uxfrm.model.state import Encap, LifeState, Rare, ReplayEsn, ReplayLegacy, SaDir, StateConfig
 from uxfrm.tables.states import State, StateTable
 
-A, B, C = parse("10.0.0.1"), parse("10.0.0.2"), parse("10.0.0.3")
+A, B, C, ANY = (parse(text) for text in ("10.0.0.1", "10.0.0.2", "10.0.0.3", "0.0.0.0"))
 ESP, AH, COMP, ANY_IPSEC, IPIP = 50, 51, 108, 255, 4
 GCM = algo.aead("rfc4106(gcm(aes))", bytes(20), 128)
 OTHER_GCM = algo.aead("rfc4106(gcm(aes))", b"\x55" * 20, 128)
@@ -172,19 +172,23 @@ def test_a_new_state_takes_the_place_of_the_larval_one(
     assert sad.events == []
 
 
-def test_a_new_state_makes_bundles_through_its_siblings_stale_and_no_others() -> None:
+def test_a_new_state_makes_bundles_through_its_rivals_stale_and_no_others() -> None:
     sad = Sad()
-    sibling = sad.add(spi=1)
+    rivals = [
+        sad.add(spi=1),
+        sad.add(spi=7, mark=Mark(1, 1)),  # a policy with mark 5 may choose between it and the new one
+        sad.add(spi=8, saddr=ANY),  # those without source come second
+        sad.add(spi=9, direction=SaDir.OUT, rare=Rare(pcpu=0)),
+    ]
     strangers = [
         sad.add(spi=2, reqid=2),
         sad.add(spi=3, saddr=C),
         sad.add(spi=4, if_id=4),
-        sad.add(spi=5, mark=Mark(5, 0xFF)),
+        sad.add(spi=5, mark=Mark(6, 0xFF)),
     ]
-    genids = [state.genid for state in strangers]
-    before = sibling.genid
-    sad.add(spi=6)
-    assert sibling.genid != before
+    before, genids = [[state.genid for state in group] for group in (rivals, strangers)]
+    sad.add(spi=6, mark=Mark(5, 0xFF))
+    assert not {state.genid for state in rivals} & set(before)
     assert [state.genid for state in strangers] == genids
 
 

@@ -16,6 +16,8 @@ from linux.test_netlink_states import (
     EVERY,
     GETAE,
     GETSA,
+    MIGRATE,
+    NEWPOLICY,
     NEWSA,
     UPDSA,
     in_fewer_words,
@@ -23,9 +25,20 @@ from linux.test_netlink_states import (
     spi,
     u32,
 )
+from netlink.compare import attribute as attr
 from netlink.compare import comparable, request
 from netlink.kernel import Uxfrm
-from netlink.test_kernel_answers import AEAD, DUMP, aevent, spi_range, state
+from netlink.test_kernel_answers import (
+    AEAD,
+    DUMP,
+    aevent,
+    migrate,
+    policy,
+    policy_id,
+    spi_range,
+    state,
+    template,
+)
 from uxfrm.model.error import XfrmError
 from uxfrm.model.sysctl import SYSCTLS, Sysctls
 
@@ -105,6 +118,8 @@ EFFECTS: list[Step] = [
     request(NEWSA, state(spi=spi(3), mode=1, family=10) + AEAD),
     ("net.ipv4.ip_no_pmtu_disc", 0), request(NEWSA, state(spi=spi(4), mode=1) + AEAD),
     request(UPDSA, state(spi=spi(1), mode=1) + AEAD), request(GETSA, b"", DUMP),
+    request(NEWPOLICY, policy(direction=1) + attr(5, template())), ("net.ipv4.ip_no_pmtu_disc", 1),
+    request(MIGRATE, policy_id() + attr(17, migrate())), request(GETSA, b"", DUMP),
     ("net.core.xfrm_aevent_rseqth", 9), ("net.core.xfrm_aevent_etime", 0),
     request(NEWSA, state(spi=spi(5), mode=1) + AEAD),
     request(NEWSA, state(spi=spi(6), mode=1) + AEAD + u32(11, 4)),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -47,12 +48,14 @@ def _send(kind: str, source: str, sport: str, target: str, dport: str) -> None:
 
 
 def serve() -> None:
-    """Answer lines: a request in hex, an option of the requesting socket, a packet, a shell command."""
+    """Answer lines: a request in hex, an option of the requesting socket, a CPU, a packet, a command."""
     requests, events = _open(0), _open(EVERY_GROUP)
     print(requests.getsockname()[0], flush=True)
     for line in sys.stdin:
         if line.startswith("cap"):
             requests.setsockopt(SOL_NETLINK, CAP_ACK, 1)
+        elif line.startswith("cpu "):
+            os.sched_setaffinity(0, {int(line.split()[1])})
         elif line.startswith("send "):
             _send(*line.split()[1:])
         elif line.startswith("sh "):
@@ -111,6 +114,10 @@ class Kernel:
         """Have it run in the namespace."""
         self._call(f"sh {command}")
 
+    def run_on(self, cpu: int) -> None:
+        """Have it send from this CPU from now on."""
+        self._call(f"cpu {cpu}")
+
     def send(self, *packet: str) -> Answer:
         """Send a packet there; what that made the kernel tell."""
         replies, events = self._call(f"send {' '.join(packet)}")
@@ -135,10 +142,9 @@ class Uxfrm:
     def cap_ack(self) -> None:
         self.requests.capped = True
 
-    def output(self, packet: bytes, ifindex: int) -> Answer:
+    def output(self, packet: bytes, ifindex: int, cpu: int = 0) -> Answer:
         """Give it a packet to send; what that made it tell."""
-        batch = Batch.pack([packet], self.namespace.now_s)
-        batch.packets["ifindex"] = ifindex
+        batch = Batch.pack([packet], self.namespace.now_s, ifindex=ifindex, cpu=cpu)
         self.namespace.output(batch)
         return Answer(_take(self.requests), _take(self.events))
 

@@ -6,6 +6,7 @@ states, completed by the number of the question.
 
 from __future__ import annotations
 
+import os
 import random
 import struct
 from collections.abc import Iterator
@@ -50,16 +51,21 @@ class Both:
     def __init__(self, kernel: Kernel) -> None:
         self.kernel = kernel
         self.kernel.shell(SETUP)
-        self.ours = Uxfrm(kernel.port, random.Random(1).randbytes)
+        self.ours = Uxfrm(kernel.port, random.Random(1).randbytes, cpus=os.cpu_count() or 1)
+        self.cpu = min(os.sched_getaffinity(0))
         self.asked: list[tuple[int, int]] = []
 
     def request(self, datagram: bytes, ours: bytes | None = None) -> list[list[str]]:
         return self._same(self.kernel.request(datagram), self.ours.request(ours or datagram))
 
+    def run_on(self, cpu: int) -> None:
+        self.kernel.run_on(cpu)
+        self.cpu = cpu
+
     def send(self, packet: tuple[str, str, str, str, str]) -> list[list[str]]:
         # an IPv6 flow of a socket that is bound to no interface has none yet when it is looked up
         oif = 0 if ":" in packet[1] else LO
-        return self._same(self.kernel.send(*packet), self.ours.output(_built(*packet), oif))
+        return self._same(self.kernel.send(*packet), self.ours.output(_built(*packet), oif, self.cpu))
 
     def _same(self, theirs: Answer, ours: Answer) -> list[list[str]]:
         numbers = zip(_numbers(theirs), _numbers(ours), strict=True)

@@ -15,7 +15,8 @@ COMMANDS = {
     "state": "`ip xfrm state` on a daemon's tables, or the kernel's.",
     "policy": "`ip xfrm policy` likewise.",
     "monitor": "`ip xfrm monitor` likewise.",
-    "stat": "The counters of /proc/net/xfrm_stat.",
+    "stat": "The counters of /proc/net/xfrm_stat; with --full, the size and state of everything.",
+    "sysctl": "The sysctls that XFRM reads, such as net.core.xfrm_acq_expires.",
 }
 
 

@@ -7,10 +7,15 @@ import os
 import random
 import select
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+import msgspec
 
 from uxfrm.intercept.process import process
 from uxfrm.intercept.remote import RemoteEngine
+from uxfrm.model.statistics import Statistics
 from uxfrm.netlink.client import Client
 
 _DATAGRAM_MAX = 1 << 16
@@ -70,13 +75,37 @@ class DaemonTransport:
         self._engine.close()
 
 
-def counters(path: Path) -> list[int]:
-    """The values of /proc/net/xfrm_stat of the daemon behind `path`. Raises OSError."""
+@contextmanager
+def _engine(path: Path) -> Iterator[RemoteEngine]:
     engine = RemoteEngine.connect(str(path))
     try:
-        return engine.counters()
+        yield engine
     finally:
         engine.close()
+
+
+def counters(path: Path) -> list[int]:
+    """The values of /proc/net/xfrm_stat of the daemon behind `path`. Raises OSError."""
+    with _engine(path) as engine:
+        return engine.counters()
+
+
+def sysctls(path: Path) -> dict[str, int]:
+    """The sysctls of the daemon behind `path`. Raises OSError."""
+    with _engine(path) as engine:
+        return engine.sysctls()
+
+
+def set_sysctl(path: Path, name: str, text: str) -> None:
+    """Write to a sysctl of the daemon behind `path`. Raises OSError: ENOENT, EINVAL, EPERM."""
+    with _engine(path) as engine:
+        engine.set_sysctl(name, text, process(os.getpid()).peer)
+
+
+def statistics(path: Path) -> Statistics:
+    """The figures of the daemon behind `path`. Raises OSError: EPERM."""
+    with _engine(path) as engine:
+        return msgspec.json.decode(engine.statistics(process(os.getpid()).peer), type=Statistics)
 
 
 def connect(path: Path) -> Client:

@@ -8,10 +8,13 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import msgspec
+
 from uxfrm.daemon.access import Rights
 from uxfrm.daemon.ports import Hub
 from uxfrm.intercept.engine import Peer
 from uxfrm.model.error import XfrmError
+from uxfrm.model.sysctl import SYSCTLS
 from uxfrm.netlink.constants import Group
 from uxfrm.netlink.server import Port
 
@@ -106,6 +109,27 @@ class ControlledEngine:
     def counters(self) -> list[int]:
         """As Engine.counters."""
         return self._hub.server.namespace.counters()
+
+    def sysctls(self) -> dict[str, int]:
+        """As Engine.sysctls: anybody may read them."""
+        namespace = self._hub.server.namespace
+        return {name: namespace.sysctl(name) for name in SYSCTLS}
+
+    def set_sysctl(self, name: str, text: str, peer: Peer) -> None:
+        """As Engine.set_sysctl."""
+        self._demand_rights(peer)
+        with _as_oserror():
+            self._hub.server.namespace.set_sysctl(name, text)
+
+    def statistics(self, peer: Peer) -> bytes:
+        """As Engine.statistics, of now."""
+        self._demand_rights(peer)
+        self._hub.clock.tick()
+        return msgspec.json.encode(self._hub.server.namespace.statistics())
+
+    def _demand_rights(self, peer: Peer) -> None:
+        if not self._capable(peer):
+            raise _refusal(errno.EPERM)
 
     def encapsulate(self, udp: socket.socket, kind: int, peer: Peer) -> int:
         """As Engine.encapsulate: taken note of by nobody yet, for packets are not attached."""

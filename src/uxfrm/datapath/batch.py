@@ -32,6 +32,7 @@ PACKET_DTYPE = np.dtype(
         # what came with it
         ("mark", np.int64),
         ("ifindex", np.int64),
+        ("cpu", np.int64),  # that handles it
         ("time", np.int64),  # wall-clock seconds
         # its IP header (of the current layer)
         ("family", np.int64),
@@ -53,6 +54,7 @@ PACKET_DTYPE = np.dtype(
         ("path", np.int64, (MAX_DEPTH,)),  # rows of the states, outermost first
         ("pathgen", np.int64, (MAX_DEPTH,)),  # their genids
         ("bundle", np.int64),
+        ("unsettled", np.int64),  # 1 where another state may change what was decided
         ("job", np.int64),  # its place in this run's crypto jobs, -1 for none
         # the end
         ("outcome", np.int64),
@@ -85,7 +87,9 @@ class Batch:
         return int(self.packets.shape[0])
 
     @classmethod
-    def pack(cls, packets: Sequence[bytes], time_s: int = 0, mark: int = 0, ifindex: int = 0) -> Batch:
+    def pack(
+        cls, packets: Sequence[bytes], time_s: int = 0, mark: int = 0, ifindex: int = 0, cpu: int = 0
+    ) -> Batch:
         """Copy IP packets into one buffer with room around each."""
         lengths = np.fromiter((len(p) for p in packets), np.int64, len(packets))
         slots = lengths + (HEADROOM + TAILROOM)
@@ -95,7 +99,7 @@ class Batch:
         for packet, low in zip(packets, lows, strict=True):
             at = int(low) + HEADROOM
             data[at : at + len(packet)] = np.frombuffer(packet, np.uint8)
-        return cls.view(data, lows + HEADROOM, lengths, lows, highs, time_s, mark, ifindex)
+        return cls.view(data, lows + HEADROOM, lengths, lows, highs, time_s, mark, ifindex, cpu)
 
     @classmethod
     def view(
@@ -108,6 +112,7 @@ class Batch:
         time_s: Int64s | int = 0,
         mark: int = 0,
         ifindex: int = 0,
+        cpu: int = 0,
     ) -> Batch:
         """Describe packets where they lie; without `low` and `high` there is no room around them."""
         records = np.zeros(offset.shape[0], PACKET_DTYPE)
@@ -118,6 +123,7 @@ class Batch:
         records["time"] = time_s
         records["mark"] = mark
         records["ifindex"] = ifindex
+        records["cpu"] = cpu
         records["policy"] = -1
         records["bundle"] = -1
         return cls(data, records)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,7 @@ from uxfrm.datapath.resolve import Acquire, nobody_asked
 from uxfrm.model.address import Address
 from uxfrm.model.flow import Flow
 from uxfrm.model.outcome import Counter, Outcome
+from uxfrm.model.template import MAX_DEPTH
 from uxfrm.tables.policies import Policy, PolicyTable
 from uxfrm.tables.states import State, StateTable
 
@@ -64,7 +66,8 @@ class Context:
         self._slot_of: dict[Policy, int] = {}
         self._details: list[str] = [""]
         self._detail_of: dict[str, int] = {"": 0}
-        self._gone: dict[int, State] = {}
+        # Of states that went last: the row, the first and last genid that they had there, the state.
+        self._gone: deque[tuple[int, int, int, State]] = deque()
         self._tops: Int64s = np.zeros(0, np.int64)
         self.resize(256)
 
@@ -75,18 +78,16 @@ class Context:
         self.again: Int64s = np.zeros(count, np.int64)
         self.missed: Int64s = np.zeros(count, np.int64)
         self.jobs: Int64s = np.zeros((count + 1, esp.COLUMNS), np.int64)
-        self.notices: Int64s = np.zeros((count + 1, 2), np.int64)
+        self.notices: Int64s = np.zeros((count * MAX_DEPTH * 2 + 1, 2), np.int64)
         self.key: Int64s = np.zeros(KEY_COLUMNS, np.int64)
         self.found: Int64s = np.zeros(5, np.int64)
 
     def start(self, batch: Batch) -> None:
-        """Prepare for a batch; what only one batch may refer to is trimmed here."""
+        """Prepare for a batch; what flows have left behind is trimmed here."""
         if len(batch) > self.active.shape[0]:
             self.resize(len(batch))
         if len(self._slots) > 2 * len(self.policies) + _SLOTS_START or len(self._details) > _DETAILS_MAX:
             self.forget()
-        if len(self._gone) > _GONE_MAX:
-            self._gone.clear()
 
     def finish(self, batch: Batch) -> None:
         """Count every packet once, by its outcome."""
@@ -155,14 +156,23 @@ class Context:
     # -- states of a packet's path
 
     def bury(self, state: State) -> None:
-        """Remember a state that goes while packets that passed it are still on their way."""
-        self._gone[state.genid] = state
+        """Remember a state that goes while packets that passed it are still on their way.
+
+        A packet ends at most one state: a batch does not push out its own. Requests and time end states
+        without any packet, so that nothing but this bounds what is remembered.
+        """
+        x = state.record
+        self._gone.appendleft((state.row, int(x["serial"]), int(x["genid"]), state))
+        if len(self._gone) > _GONE_MAX + self.active.shape[0]:
+            self._gone.pop()
 
     def state_at(self, row: int, genid: int) -> State | None:
-        """The state that a packet passed, be it gone since."""
-        if self.states.rows[row]["genid"] == genid:
+        """The state that a packet passed, be it changed or gone since."""
+        x = self.states.rows[row]
+        if 0 < x["serial"] <= genid <= x["genid"]:
             return self.states.at(row)
-        return self._gone.get(genid)
+        past = ((first, last, state) for at, first, last, state in self._gone if at == row)
+        return next((state for first, last, state in past if first <= genid <= last), None)
 
     def path(self, packet: Any) -> list[State]:
         """The states that a packet passed, outermost first on input, innermost first on output."""
@@ -189,6 +199,8 @@ class Context:
         for outcome in Outcome:
             if outcome.counter is not None:
                 values[outcome.counter] += int(self.totals[outcome])
+        # Linux counts a state of the wrong direction a second time, as a failure of its policy.
+        values[Counter.XfrmOutPolError] += int(self.totals[Outcome.OUT_STATE_DIR])
         return values
 
 

@@ -26,13 +26,20 @@ _PROBES = 16
 _START = 1024
 _LIMIT = 1 << 20
 
-# Key: family, proto, direction and depth; ports; addresses; mark; interface; genids of the path.
+# Key: family, proto, direction, depth and CPU; ports; addresses; mark; interface; genids of the path.
 KEY_COLUMNS = 12 + MAX_DEPTH
 OUTCOME, POLICY, BUNDLE, DETAIL, POLICIES, STATES = range(6)
 VALUE_COLUMNS = 6
 ANY_GENERATION = -1
 
 INPUT, OUTPUT, INSPECT = 0, 1, 2
+
+_CPU_AT = 26
+
+
+def cpu_of(key: Int64s) -> int:
+    """The CPU of a key's packet, on output."""
+    return int(key[0]) >> _CPU_AT
 
 
 @compiled(numba.void(DATA, PACKETS, int64, int64, I64S))
@@ -42,6 +49,9 @@ def flow_key(data: Bytes, packets: Any, i: int, direction: int, key: Int64s) -> 
     at = p["offset"]
     depth = p["depth"] if direction != OUTPUT else 0
     key[0] = p["family"] | p["proto"] << 8 | direction << 16 | depth << 20 | p["fragment"] << 24
+    if direction == OUTPUT:
+        # States may be bound to CPUs, so that each has bundles of its own.
+        key[0] |= p["cpu"] << _CPU_AT
     key[1] = ports(data, packets, i)
     if p["family"] == 2:
         key[2] = read32(data, at + 12)
@@ -128,7 +138,8 @@ def look_up(
 ) -> int:
     """Settle the packets whose flow is known; list the others in `missed` and return how many.
 
-    `used[slot]` becomes the time of the last packet that a policy took; `key` is scratch.
+    `used[slot]` becomes the time of the last packet that a policy took, but on output (see output.note_use);
+    `key` is scratch.
     """
     misses, entry = 0, -1
     for k in range(count):
@@ -148,7 +159,8 @@ def look_up(
         p["policy"] = values[entry, POLICY]
         p["bundle"] = values[entry, BUNDLE]
         p["detail"] = values[entry, DETAIL]
-        if p["policy"] >= 0:
+        p["unsettled"] = 0 if values[entry, STATES] == ANY_GENERATION else 1
+        if direction != OUTPUT and p["policy"] >= 0:
             used[p["policy"]] = p["time"]
     return misses
 
@@ -181,6 +193,13 @@ class FlowTable:
             self._entries += 1
         self.keys[entry] = key
         self.values[entry] = value
+
+    def stale(self, policies: int, states: int) -> int:
+        """Entries that do not hold under these generations; a look at all of them."""
+        values = self.values[self.keys[:, 0] != 0]
+        of_states = values[:, STATES]
+        other = (of_states != ANY_GENERATION) & (of_states != states)
+        return int(np.count_nonzero(other | (values[:, POLICIES] != policies)))
 
     def _double(self) -> None:
         keys, values = self.keys, self.values

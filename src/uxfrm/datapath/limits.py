@@ -48,12 +48,12 @@ def check_aevent(rows: Any, row: int) -> int:
 def check_limits(rows: Any, row: int, now: int) -> int:
     """Return a notice; NOTICE_HARD also means that the packet is refused and the state has expired."""
     x = rows[row]
-    if x["bytes"] >= x["hard_byte"] or x["packets"] >= x["hard_packet"]:
-        x["life"] = _EXPIRED
-        return NOTICE_HARD
     first = x["use_time"] == 0
     if first:
         x["use_time"] = now
+    if x["bytes"] >= x["hard_byte"] or x["packets"] >= x["hard_packet"]:
+        x["life"] = _EXPIRED
+        return NOTICE_HARD
     if not x["dying"] and (x["bytes"] >= x["soft_byte"] or x["packets"] >= x["soft_packet"]):
         x["dying"] = 1
         keep_told(rows, row)
@@ -68,3 +68,13 @@ def near_hard(rows: Any, row: int) -> bool:
     return bool(
         x["packets"] + x["run_packets"] >= x["hard_packet"] or x["bytes"] + x["run_bytes"] >= x["hard_byte"]
     )
+
+
+@compiled(numba.boolean(ROWS, int64))
+def near_limit(rows: Any, row: int) -> bool:
+    """The same of the next limit that matters: a soft one, unless the state is dying."""
+    x = rows[row]
+    if near_hard(rows, row):
+        return True
+    packets, octets = x["packets"] + x["run_packets"], x["bytes"] + x["run_bytes"]
+    return bool(not x["dying"] and (packets >= x["soft_packet"] or octets >= x["soft_byte"]))

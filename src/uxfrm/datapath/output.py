@@ -15,8 +15,15 @@ from uxfrm.compiled import compiled
 from uxfrm.datapath import esp
 from uxfrm.datapath.batch import DATA, I64S, JOBS, PACKETS, Bytes, Int64s
 from uxfrm.datapath.headers import parse
-from uxfrm.datapath.limits import NOTICE_AEVENT, NOTICE_HARD, NOTICE_USED, check_aevent, check_limits
+from uxfrm.datapath.limits import (
+    NOTICE_AEVENT,
+    NOTICE_HARD,
+    NOTICE_USED,
+    check_aevent,
+    check_limits,
+)
 from uxfrm.datapath.modes import add_transport, add_tunnel, dont_fragment, transport_header, write_length
+from uxfrm.datapath.runs import DEPTH, GENID, MTU, ROW
 from uxfrm.model.outcome import Outcome
 from uxfrm.tables.rows import REPLAY_ESN, ROWS
 
@@ -35,11 +42,6 @@ _ESP = 50
 _SEQ_MASK = 0xFFFFFFFF
 _OSEQ_MAY_WRAP = 2
 
-# Columns of a bundle: transforms, head and tail room, then per transform row, genid and MTU for the payload.
-DEPTH, HEAD, TAIL = 0, 1, 2
-ROW, GENID, MTU = 3, 9, 15
-BUNDLE_COLUMNS = 21
-
 
 @compiled(int64(DATA, PACKETS))
 def classify(data: Bytes, packets: Any) -> int:
@@ -49,57 +51,10 @@ def classify(data: Bytes, packets: Any) -> int:
         p = packets[i]
         p["policy"] = -1
         p["bundle"] = -1
+        p["unsettled"] = 0
         p["outcome"] = _BAD if parse(data, packets, i) else 0
         left += 0 if p["outcome"] else 1
     return left
-
-
-@compiled(numba.boolean(ROWS, JOBS, int64))
-def fresh(rows: Any, bundles: Int64s, bundle: int) -> bool:
-    """True while every state of the bundle is the one it was made with. Follows: xfrm_bundle_ok."""
-    for depth in range(bundles[bundle, DEPTH]):
-        row = bundles[bundle, ROW + depth]
-        if rows[row]["genid"] != bundles[bundle, GENID + depth] or rows[row]["life"] != _VALID:
-            return False
-    return True
-
-
-@compiled(numba.boolean(ROWS, JOBS, PACKETS))
-def any_stale(rows: Any, bundles: Int64s, packets: Any) -> bool:
-    """True when a packet's bundle has a state that changed; neighbours with one bundle are asked once."""
-    last = -1
-    for i in range(packets.shape[0]):
-        b = packets[i]["bundle"]
-        if b >= 0 and b != last and not fresh(rows, bundles, b):
-            return True
-        last = b
-    return False
-
-
-@compiled(int64(PACKETS, I64S))
-def gather(packets: Any, active: Int64s) -> int:
-    """List the packets that have a bundle and no outcome yet; return how many."""
-    count = 0
-    for i in range(packets.shape[0]):
-        if packets[i]["outcome"] == 0 and packets[i]["bundle"] >= 0:
-            active[count] = i
-            count += 1
-    return count
-
-
-@compiled(numba.boolean(PACKETS, JOBS))
-def cramped(packets: Any, bundles: Int64s) -> bool:
-    """True when a packet has less room around it than its bundle will need."""
-    for i in range(packets.shape[0]):
-        p = packets[i]
-        b = p["bundle"]
-        if b < 0 or p["outcome"]:
-            continue
-        if p["offset"] - p["low"] < bundles[b, HEAD]:
-            return True
-        if p["high"] - p["offset"] - p["length"] < bundles[b, TAIL]:
-            return True
-    return False
 
 
 @compiled(int64(ROWS, PACKETS, int64, int64))
@@ -206,8 +161,8 @@ def begin(
 ) -> tuple[int, int, int]:
     """Wrap active[start:count] in their bundle's transform `depth`; return (where it stopped, jobs, noted).
 
-    It stops behind a packet at a state's limit, so that the state can go before the next packet, and, where
-    aevents are `monitored`, behind one that causes one. `notice` is scratch.
+    It stops behind a packet that took a state to a limit, so that this has its effect before the next packet,
+    and, where aevents are `monitored`, behind one that causes one. `notice` is scratch.
     """
     made = 0
     for k in range(start, count):

@@ -6,15 +6,15 @@ path; the flow table remembers the answer.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from uxfrm.model.address import AF_INET6, AF_UNSPEC, is_any, show
 from uxfrm.model.algorithm import Algorithm, auth_spec
-from uxfrm.model.flow import PROTO_AH, Flow
+from uxfrm.model.flow import PROTO_AH, PROTO_ICMP, PROTO_ICMPV6, Flow
 from uxfrm.model.outcome import Outcome
 from uxfrm.model.policy import Action, DefaultAction, Direction, PolicyType
-from uxfrm.model.state import StateConfig
+from uxfrm.model.state import ICMP, StateConfig
 from uxfrm.model.template import IPSEC_PROTOCOLS, MAX_DEPTH, Mode, Template
 from uxfrm.tables.policies import Policy, PolicyTable
 from uxfrm.tables.states import State
@@ -28,19 +28,37 @@ class Decision(NamedTuple):
     detail: str = ""
 
 
+Embedded = Callable[[], Flow | None]
+"""The reversed flow of the packet inside an ICMP error, if one can be read."""
+
+
+def nothing_embedded() -> Flow | None:
+    """There is no packet inside."""
+    return None
+
+
 def check(
-    policies: PolicyTable, flow: Flow, path: Sequence[State], direction: Direction, if_id: int = 0
+    policies: PolicyTable,
+    flow: Flow,
+    path: Sequence[State],
+    direction: Direction,
+    if_id: int = 0,
+    embedded: Embedded = nothing_embedded,
 ) -> Decision:
     """Decide over a flow that came through `path`, the states in order of decapsulation (outermost first).
+
+    `embedded` is asked only where the answer depends on the packet inside an ICMP error.
 
     1. the states' own selectors  2. the policy, sub before main  3. no policy: default, and tunnels need one
     4. block  5. templates against the path
     """
     for state in reversed(path):
-        config = _config(state)
-        if config.selector.family != AF_UNSPEC and not config.selector.matches(flow):
+        if not _selects(state, flow, embedded):
             return Decision(Outcome.IN_STATE_SELECTOR, None, _selector_words(state, flow))
     found = _lookup(policies, flow, direction, if_id)
+    if not found and direction == Direction.FWD and flow.is_icmp_error:
+        inner = embedded()
+        found = [] if inner is None else _lookup(policies, inner, direction, if_id)
     if not found:
         return _without_policy(policies, path, direction)
     policy = found[0]
@@ -55,6 +73,28 @@ def check(
     if refusal:
         return Decision(Outcome.IN_TEMPLATE, policy, refusal)
     return Decision(_accepted(path, direction, policy), policy)
+
+
+def _selects(state: State, flow: Flow, embedded: Embedded) -> bool:
+    """True where the state's selector takes the flow or, with flag icmp, what an ICMP error is about.
+
+    Follows: xfrm_selector_inner_icmp_match (Linux 6.9 and later).
+    """
+    config = _config(state)
+    if config.selector.family == AF_UNSPEC or config.selector.matches(flow):
+        return True
+    if not config.flags & ICMP or not flow.is_icmp_error:
+        return False
+    inner = embedded()
+    return inner is not None and config.selector.matches(inner)
+
+
+def lets_icmp_in(path: Sequence[State], flow: Flow) -> bool:
+    """True where a refused ICMP message for the host itself gets a second try, by the packet inside it.
+
+    Follows: icmp_rcv, icmpv6_rcv, which ask the flag of the innermost state.
+    """
+    return bool(path) and flow.proto in (PROTO_ICMP, PROTO_ICMPV6) and bool(_config(path[-1]).flags & ICMP)
 
 
 def transform_rank(mode: int, proto: int) -> int:

@@ -12,10 +12,11 @@ from uxfrm.datapath import policycheck
 from uxfrm.datapath.batch import Batch, Int64s
 from uxfrm.datapath.context import Context, flow_of
 from uxfrm.datapath.crypto.batch import open_
+from uxfrm.datapath.embedded import embedded_flow
 from uxfrm.datapath.flowtable import ANY_GENERATION, INPUT, flow_key, look_up
-from uxfrm.datapath.policycheck import Decision
+from uxfrm.datapath.policycheck import Decision, Embedded
 from uxfrm.model.flow import Flow
-from uxfrm.model.outcome import Outcome
+from uxfrm.model.outcome import Outcome, Verdict
 from uxfrm.model.policy import Direction, PolicyType
 from uxfrm.tables.states import State
 
@@ -94,22 +95,42 @@ def _look_up(context: Context, batch: Batch, candidates: Int64s, count: int, mis
 
 
 def _decide(context: Context, batch: Batch, i: int) -> None:
-    """Walk the policies for packet i and remember the answer for its flow."""
-    packet = batch.packets[i]
+    """Walk the policies for packet i; remember the answer for its flow, if it is not for this packet only."""
+    packet, asked = batch.packets[i], False
+
+    def embedded() -> Flow | None:
+        nonlocal asked
+        asked = True
+        return embedded_flow(batch.packet(i), flow)
+
     flow_key(batch.data, batch.packets, i, INPUT, context.key)
-    decision = decide(context, flow_of(context.key), context.path(packet))
+    flow = flow_of(context.key)
+    decision = decide(context, flow, context.path(packet), embedded)
     slot, detail = context.slot(decision.policy), context.detail(decision.detail)
     packet["outcome"], packet["policy"], packet["detail"] = decision.outcome, slot, detail
     if slot >= 0:
         context.used[slot] = packet["time"]
     value = (int(decision.outcome), slot, -1, detail, context.policies.generation, ANY_GENERATION)
-    context.flows.insert(context.key, value)
+    if not asked:
+        context.flows.insert(context.key, value)
 
 
-def decide(context: Context, flow: Flow, path: list[State]) -> Decision:
-    """Check a received flow as local delivery or as forwarding."""
+def decide(
+    context: Context, flow: Flow, path: list[State], embedded: Embedded = policycheck.nothing_embedded
+) -> Decision:
+    """Check a received flow as local delivery or as forwarding.
+
+    An ICMP message for the host itself that is refused may be let in for the packet inside. Linux counts the
+    refusal all the same.
+    """
     direction = _direction(context, flow)
-    return policycheck.check(context.policies, flow, path, direction)
+    decision = policycheck.check(context.policies, flow, path, direction, embedded=embedded)
+    if decision.outcome.verdict != Verdict.DROPPED or direction == Direction.FWD:
+        return decision
+    if not policycheck.lets_icmp_in(path, flow) or (inner := embedded()) is None:
+        return decision
+    second = policycheck.check(context.policies, inner, path, direction)
+    return decision if second.outcome.verdict == Verdict.DROPPED else second
 
 
 def _direction(context: Context, flow: Flow) -> Direction:

@@ -26,6 +26,10 @@ _HANDLED_MODES = (Mode.TRANSPORT, Mode.TUNNEL)
 _FLAG_BITS = 0x7FFFFFFF
 _IP_LENGTH_MAX = 65535
 
+# Columns that are written together.
+_CONFIGURED = ["extra_flags", "encap", "set_v", "set_m"]
+_DRAWN = ["iv_salt_hi", "iv_salt_lo", "ip_id", "tfcpad", "transform"]
+
 
 def install(state: State, keyring: Keyring, randbytes: Callable[[int], bytes]) -> None:
     """Fill the transform columns of a state's row and give it its key slot.
@@ -34,12 +38,10 @@ def install(state: State, keyring: Keyring, randbytes: Callable[[int], bytes]) -
     """
     config = state.config
     assert isinstance(config, StateConfig)
-    x = state.record
-    x["mode"] = config.mode
-    x["flags"] = config.flags
-    x["extra_flags"] = config.extra_flags & _FLAG_BITS
-    x["encap"] = config.encap.type if config.encap else 0
-    x["set_v"], x["set_m"] = config.set_mark.v & config.set_mark.m, config.set_mark.m
+    x, mark = state.record, config.set_mark
+    state.table.rows[_CONFIGURED][state.row] = (
+        config.extra_flags & _FLAG_BITS, config.encap.type if config.encap else 0, mark.v & mark.m, mark.m,
+    )  # fmt: skip
     if config.proto != PROTO_ESP or config.encap or config.mode not in _HANDLED_MODES:
         x["transform"] = r.TRANSFORM_UNSUPPORTED
         return
@@ -56,11 +58,10 @@ def install(state: State, keyring: Keyring, randbytes: Callable[[int], bytes]) -
         x["icv_bytes"] = config.auth.icv_bits // 8 if config.auth else 0
         x["block"] = max(spec.block_bytes, 4)
     salt = randbytes(10)
-    x["iv_salt_hi"] = int.from_bytes(salt[:4])
-    x["iv_salt_lo"] = int.from_bytes(salt[4:8])
-    x["ip_id"] = int.from_bytes(salt[8:])
-    x["tfcpad"] = min(config.tfcpad, _IP_LENGTH_MAX)
-    x["transform"] = r.TRANSFORM_ESP
+    state.table.rows[_DRAWN][state.row] = (
+        int.from_bytes(salt[:4]), int.from_bytes(salt[4:8]), int.from_bytes(salt[8:]),
+        min(config.tfcpad, _IP_LENGTH_MAX), r.TRANSFORM_ESP,
+    )  # fmt: skip
 
 
 def uninstall(state: State, keyring: Keyring) -> None:

@@ -8,16 +8,16 @@ from __future__ import annotations
 import numpy as np
 
 from uxfrm.datapath import output as layer
-from uxfrm.datapath import satable
+from uxfrm.datapath import runs, satable
 from uxfrm.datapath.batch import HEADROOM, TAILROOM, Batch, Bytes, Int64s
 from uxfrm.datapath.context import Context, flow_of
 from uxfrm.datapath.crypto.batch import seal
-from uxfrm.datapath.flowtable import ANY_GENERATION, OUTPUT, flow_key, look_up
+from uxfrm.datapath.embedded import embedded_flow
+from uxfrm.datapath.flowtable import ANY_GENERATION, OUTPUT, cpu_of, flow_key, look_up
 from uxfrm.datapath.held import Queue
-from uxfrm.datapath.limits import NOTICE_AEVENT
-from uxfrm.datapath.resolve import Resolution, resolve
+from uxfrm.datapath.resolve import MUST_ASK, Acquire, Resolution, resolve, takes_icmp
+from uxfrm.model.flow import Flow
 from uxfrm.model.outcome import Outcome, Verdict
-from uxfrm.model.template import MAX_DEPTH
 from uxfrm.tables.policies import Policy
 from uxfrm.tables.rows import TRANSFORM_ESP
 from uxfrm.tables.states import State
@@ -30,7 +30,7 @@ class Bundles:
     """The state combinations in use, as rows of an array that the compiled path reads."""
 
     def __init__(self) -> None:
-        self.rows: Int64s = np.zeros((_BUNDLES_START, layer.BUNDLE_COLUMNS), np.int64)
+        self.rows: Int64s = np.zeros((_BUNDLES_START, runs.BUNDLE_COLUMNS), np.int64)
         self._of: dict[tuple[int, ...], int] = {}
 
     def __len__(self) -> int:
@@ -42,7 +42,7 @@ class Bundles:
 
     def number(self, states: tuple[State, ...], path_mtu: int) -> int:
         """The bundle of these states (innermost first), made if need be. Follows: xfrm_bundle_create."""
-        key = tuple(state.genid for state in states)
+        key = tuple(state.genid * 2 + state.dying for state in states)
         found = self._of.get(key)
         if found is None:
             found = len(self._of)
@@ -55,17 +55,18 @@ class Bundles:
     @staticmethod
     def _write(row: Int64s, states: tuple[State, ...], path_mtu: int) -> None:
         row[:] = 0
-        row[layer.DEPTH] = len(states)
-        row[layer.HEAD] = sum(satable.header_bytes(state) for state in states)
-        row[layer.TAIL] = sum(satable.trailer_bytes(state) for state in states)
+        row[runs.DEPTH] = len(states)
+        row[runs.HEAD] = sum(satable.header_bytes(state) for state in states)
+        row[runs.TAIL] = sum(satable.trailer_bytes(state) for state in states)
         limit = path_mtu
         for depth in range(len(states) - 1, -1, -1):
             state = states[depth]
-            row[layer.ROW + depth] = state.row
-            row[layer.GENID + depth] = state.genid
+            row[runs.ROW + depth] = state.row
+            row[runs.GENID + depth] = state.genid
+            row[runs.DYING + depth] = state.dying
             if limit or state.record["tfcpad"]:
                 limit = satable.mtu(state, limit or _DEFAULT_MTU)
-                row[layer.MTU + depth] = limit
+                row[runs.MTU + depth] = limit
 
 
 def send(context: Context, bundles: Bundles, batch: Batch, hold: bool = True) -> None:
@@ -73,36 +74,68 @@ def send(context: Context, bundles: Bundles, batch: Batch, hold: bool = True) ->
 
     With `hold` some may be kept for later; see `release`.
 
-    1. IP headers  2. flows to bundles  3. room  4. transforms, innermost first  5. counters
+    1. IP headers  2. flows to bundles  3. run by run: what is not decided or not valid any more is decided,
+    transforms, innermost first  4. counters
+    Packets fare as if each had been a batch of its own: what one does to a state ends its run.
     """
     context.start(batch)
     if len(bundles) > 2 * len(context.states) + _BUNDLES_START:
         bundles.clear()
         context.forget()
     layer.classify(batch.data, batch.packets)
-    _settle(context, bundles, batch, context.every, len(batch))
-    _hold(context, batch, context.every[: len(batch)], hold)
-    if layer.cramped(batch.packets, bundles.rows):
-        _make_room(bundles, batch)
-    count = layer.gather(batch.packets, context.active)
-    depth = 0
-    while depth < MAX_DEPTH and count:
-        _wrap(context, bundles, batch, context.active[:count], depth, hold)
-        depth += 1
-        count = layer.gather(batch.packets, context.active)
+    flows, count = context.flows, len(batch)
+    missed = _look_up(context, batch, context.every, count, context.missed)
+    flows.hits += count - missed
+    flows.misses += missed
+    done = 0
+    while done < count:
+        done = _advance(context, bundles, batch, done, hold)
     context.finish(batch)
 
 
-def _settle(context: Context, bundles: Bundles, batch: Batch, candidates: Int64s, count: int) -> None:
-    """Give every pending packet its outcome or its bundle."""
-    flows = context.flows
-    missed = _look_up(context, batch, candidates, count, context.missed)
-    flows.hits += count - missed
-    flows.misses += missed
-    for i in context.missed[:missed].copy():
-        _decide(context, bundles, batch, int(i))
-    for i in _stale(context, bundles, batch, candidates[:count]):
-        _decide(context, bundles, batch, int(i))
+def _advance(context: Context, bundles: Bundles, batch: Batch, start: int, hold: bool) -> int:
+    """Take a run of packets from `start` on out; return where it ended."""
+    states = context.states
+    generation = states.generation
+    stop = _settle(context, bundles, batch, start)
+    if runs.cramped(batch.packets, bundles.rows):
+        _make_room(bundles, batch)
+    count = runs.gather(batch.packets, start, stop, context.active)
+    active, at = context.active[:count], 0
+    while at < count:
+        before = states.generation
+        at, noted = _wrap(context, bundles, batch, active, at)
+        if noted:
+            context.attend(context.notices[:noted])
+        if states.generation != before:
+            stop = int(active[at - 1]) + 1
+            break
+    _hold(context, batch, context.every[start:stop], hold)
+    runs.note_use(batch.packets, start, stop, context.used)
+    if states.generation != generation:
+        runs.reopen(batch.packets, stop)
+    return stop
+
+
+def _settle(context: Context, bundles: Bundles, batch: Batch, start: int) -> int:
+    """Give packets from `start` on their outcome or their bundle; return up to which they may go.
+
+    Key managers are asked for a packet when those before it have gone; the answer may change what follows.
+    """
+    packets, waiting, states = batch.packets, context.missed, context.states
+    count = runs.unsettled(states.rows, bundles.rows, packets, start, waiting)
+    ready = runs.first_ready(packets, start)
+    for i in waiting[:count].tolist():
+        generation = states.generation
+        if i < ready:
+            runs.note_use(packets, start, i, context.used)
+        if not _decide(context, bundles, batch, i, context.acquire if i < ready else None):
+            return int(i)
+        if states.generation != generation:
+            return int(i) + 1
+        if not packets[i]["outcome"]:
+            ready = min(ready, i)
+    return len(batch)
 
 
 def _look_up(context: Context, batch: Batch, candidates: Int64s, count: int, missed: Int64s) -> int:
@@ -115,28 +148,26 @@ def _look_up(context: Context, batch: Batch, candidates: Int64s, count: int, mis
     )  # fmt: skip
 
 
-def _stale(context: Context, bundles: Bundles, batch: Batch, candidates: Int64s) -> list[int]:
-    """Packets whose flow names a bundle of which a state has changed."""
-    if not layer.any_stale(context.states.rows, bundles.rows, batch.packets):
-        return []
-    named = np.unique(batch.packets["bundle"][candidates])
-    old = [b for b in named if b >= 0 and not layer.fresh(context.states.rows, bundles.rows, int(b))]
-    if not old:
-        return []
-    return [int(i) for i in candidates if batch.packets[i]["bundle"] in old]
+def _decide(context: Context, bundles: Bundles, batch: Batch, i: int, acquire: Acquire | None = None) -> bool:
+    """Walk policies and states for packet i and remember the answer for its flow.
 
-
-def _decide(context: Context, bundles: Bundles, batch: Batch, i: int) -> None:
-    """Walk policies and states for packet i and remember the answer for its flow."""
+    False where key managers have to be asked first, and `acquire` is not given to ask them.
+    """
     again = np.zeros(1, np.int64)
     packet = batch.packets[i]
     if not _look_up(context, batch, np.array([i]), 1, again):
         bundle = int(packet["bundle"])
-        if bundle < 0 or layer.fresh(context.states.rows, bundles.rows, bundle):
-            return
+        if bundle < 0 or runs.fresh(context.states.rows, bundles.rows, bundle):
+            return True
+        packet["bundle"] = -1
     flow_key(batch.data, batch.packets, i, OUTPUT, context.key)
-    flow = flow_of(context.key)
-    found = resolve(context.policies, context.states, flow, context.source_of, acquire=context.acquire)
+    flow, cpu, key = flow_of(context.key), cpu_of(context.key), context.key
+    found = _resolve(context, flow, acquire, cpu)
+    by_flow = not (flow.is_icmp_error and found.decision.outcome.verdict == Verdict.CLEAR)
+    if not by_flow:
+        found = _resolve_icmp(context, embedded_flow(batch.packet(i), flow), acquire, cpu) or found
+    if found is MUST_ASK:
+        return False
     outcome, bundle = _outcome(context, bundles, found)
     decision = found.decision
     if outcome == Outcome.OUT_NO_STATE and not context.larval_drop:
@@ -144,11 +175,30 @@ def _decide(context: Context, bundles: Bundles, batch: Batch, i: int) -> None:
     slot, detail = context.slot(decision.policy), context.detail(decision.detail)
     packet["outcome"], packet["policy"] = outcome, slot
     packet["bundle"], packet["detail"] = bundle, detail
-    if slot >= 0:
-        context.used[slot] = packet["time"]
-    states = ANY_GENERATION if found.settled else context.states.generation
+    lasting = found.settled and (bundle >= 0 or not found.states)
+    states = ANY_GENERATION if lasting else context.states.generation
+    packet["unsettled"] = not lasting
     value = (int(outcome), slot, bundle, detail, context.policies.generation, states)
-    context.flows.insert(context.key, value)
+    if by_flow:
+        context.flows.insert(key, value)
+    return True
+
+
+def _resolve(context: Context, flow: Flow, acquire: Acquire | None, cpu: int) -> Resolution:
+    return resolve(context.policies, context.states, flow, context.source_of, acquire=acquire, cpu=cpu)
+
+
+def _resolve_icmp(
+    context: Context, inner: Flow | None, acquire: Acquire | None, cpu: int
+) -> Resolution | None:
+    """The way of an ICMP error that would go in clear: that of the packet inside, if its policy says so.
+
+    Follows: icmp_route_lookup, xfrm_out_fwd_icmp (Linux 6.9 and later).
+    """
+    if inner is None or not takes_icmp(context.policies, inner):
+        return None
+    found = _resolve(context, inner, acquire, cpu)
+    return found if found.states or found is MUST_ASK else None
 
 
 def _outcome(context: Context, bundles: Bundles, found: Resolution) -> tuple[Outcome, int]:
@@ -156,6 +206,8 @@ def _outcome(context: Context, bundles: Bundles, found: Resolution) -> tuple[Out
     if not found.states:
         return found.decision.outcome, -1
     for state in found.states:
+        if state.row < 0:
+            return Outcome.OUT_STATE_INVALID, -1
         if state.record["transform"] != TRANSFORM_ESP:
             return satable.unsupported(state), -1
     return Outcome.PENDING, bundles.number(found.states, context.path_mtu)
@@ -199,7 +251,8 @@ def _outlook(context: Context, bundles: Bundles, queue: Queue) -> Outcome:
     first = queue.batch(1, int(context.now))
     context.start(first)
     layer.classify(first.data, first.packets)
-    _settle(context, bundles, first, context.every, 1)
+    _settle(context, bundles, first, 0)
+    runs.note_use(first.packets, 0, 1, context.used)
     outcome = Outcome.of(int(first.packets[0]["outcome"]))
     if outcome.verdict == Verdict.DROPPED:
         context.finish(first)
@@ -221,8 +274,8 @@ def _make_room(bundles: Bundles, batch: Batch) -> None:
     """Lay all packets out anew with the room that the hungriest bundle needs. Follows: pskb_expand_head."""
     packets = batch.packets
     named = packets["bundle"][packets["bundle"] >= 0]
-    head = max(HEADROOM, int(bundles.rows[named, layer.HEAD].max()))
-    tail = max(TAILROOM, int(bundles.rows[named, layer.TAIL].max()))
+    head = max(HEADROOM, int(bundles.rows[named, runs.HEAD].max()))
+    tail = max(TAILROOM, int(bundles.rows[named, runs.TAIL].max()))
     highs = np.cumsum(packets["length"] + head + tail)
     data = np.zeros(int(highs[-1]), np.uint8)
     lows = highs - packets["length"] - head - tail
@@ -234,27 +287,45 @@ def _make_room(bundles: Bundles, batch: Batch) -> None:
     batch.data = data
 
 
-def _wrap(context: Context, bundles: Bundles, batch: Batch, active: Int64s, depth: int, hold: bool) -> None:
-    """Apply transform number `depth` of each packet's bundle."""
+def _wrap(context: Context, bundles: Bundles, batch: Batch, active: Int64s, start: int) -> tuple[int, int]:
+    """Apply all transforms to a run of packets from active[start] on; return where it ended, and the notices.
+
+    All of the run pass a transform before any passes the next one; the first transform may end the run early.
+    """
+    rows, count, noted = context.states.rows, active.shape[0], 0
+    context.run += 1
+    stop, deepest = runs.run_end(
+        rows, bundles.rows, batch.packets, active, start, count, context.run, context.monitored
+    )
+    for depth in range(deepest):
+        at = start
+        while at < stop:
+            at, noted = _transform(context, bundles, batch, active, at, stop, depth, noted)
+            stop = stop if depth else at
+    return stop, noted
+
+
+def _transform(
+    context: Context,
+    bundles: Bundles,
+    batch: Batch,
+    active: Int64s,
+    start: int,
+    stop: int,
+    depth: int,
+    noted: int,
+) -> tuple[int, int]:
+    """Apply transform number `depth` of each packet's bundle; return where it stopped and the notices."""
     states, keyring = context.states, context.keyring
-    start, count = 0, active.shape[0]
-    while start < count:
-        pool = _random_ivs(context, len(batch))
-        stop, made, noted = layer.begin(
-            states.rows, bundles.rows, batch.data, batch.packets, active, start, count, depth,
-            pool, context.jobs, context.notices, 0, context.monitored, context.found,
-        )  # fmt: skip
-        if made:
-            seal(keyring.functions, keyring.rows, keyring.scratch, batch.data, context.jobs, made)
-        layer.commit(bundles.rows, batch.packets, active, start, stop, context.jobs, depth)
-        if noted:
-            context.attend(context.notices[:noted])
-            limits = (context.notices[:noted, 1] != NOTICE_AEVENT).any()
-            if depth == 0 and stop < count and limits:
-                rest = active[stop:count].copy()
-                _settle(context, bundles, batch, rest, count - stop)
-                _hold(context, batch, rest, hold)
-        start = stop
+    pool = _random_ivs(context, len(batch))
+    stop, made, noted = layer.begin(
+        states.rows, bundles.rows, batch.data, batch.packets, active, start, stop, depth,
+        pool, context.jobs, context.notices, noted, context.monitored, context.found,
+    )  # fmt: skip
+    if made:
+        seal(keyring.functions, keyring.rows, keyring.scratch, batch.data, context.jobs, made)
+    layer.commit(bundles.rows, batch.packets, active, start, stop, context.jobs, depth)
+    return stop, noted
 
 
 def _random_ivs(context: Context, count: int) -> Bytes:

@@ -58,6 +58,15 @@ class Engine(Protocol):
     def counters(self) -> list[int]:
         """The values of /proc/net/xfrm_stat, in its order."""
 
+    def sysctls(self) -> dict[str, int]:
+        """Every sysctl that XFRM reads, by name, with its value."""
+
+    def set_sysctl(self, name: str, text: str, peer: Peer) -> None:
+        """Write to a sysctl, as to its file. ENOENT, EINVAL; EPERM without CAP_NET_ADMIN."""
+
+    def statistics(self, peer: Peer) -> bytes:
+        """The JSON of model.statistics.Statistics. EPERM without CAP_NET_ADMIN."""
+
     def encapsulate(self, udp: socket.socket, kind: int, peer: Peer) -> int:
         """UDP_ENCAP on the client's UDP socket, of which `udp` is a duplicate: the engine's to close. An
         errno."""

@@ -106,14 +106,48 @@ class Counters(_Request):
     """Engine.counters."""
 
 
+class Sysctls(_Request):
+    """Engine.sysctls."""
+
+
+class SetSysctl(_Request):
+    """Engine.set_sysctl."""
+
+    name: str
+    text: str
+    peer: Peer
+
+
+class Statistics(_Request):
+    """Engine.statistics."""
+
+    peer: Peer
+
+
 class Answer(msgspec.Struct):
     """What every call is answered by: 0 or an errno, and what was asked for."""
 
     errno: Annotated[int, msgspec.Meta(ge=0, le=4095)]
     values: list[int] = []
+    sysctls: dict[str, int] = {}
+    document: msgspec.Raw = msgspec.Raw(b"null")
 
 
-Request = Open | Bind | Join | Leave | Option | Rename | Drain | Encapsulate | SocketPolicy | Counters
+Request = (
+    Open
+    | Bind
+    | Join
+    | Leave
+    | Option
+    | Rename
+    | Drain
+    | Encapsulate
+    | SocketPolicy
+    | Counters
+    | Sysctls
+    | SetSysctl
+    | Statistics
+)
 _requests: msgspec.json.Decoder[Request] = msgspec.json.Decoder(Request)
 _answers = msgspec.json.Decoder(Answer)
 
@@ -183,6 +217,18 @@ class RemoteEngine:
         """As Engine.counters."""
         return self._demand(Counters()).values
 
+    def sysctls(self) -> dict[str, int]:
+        """As Engine.sysctls."""
+        return self._demand(Sysctls()).sysctls
+
+    def set_sysctl(self, name: str, text: str, peer: Peer) -> None:
+        """As Engine.set_sysctl."""
+        self._demand(SetSysctl(name, text, peer))
+
+    def statistics(self, peer: Peer) -> bytes:
+        """As Engine.statistics."""
+        return bytes(self._demand(Statistics(peer)).document)
+
     def _demand(self, request: Request, passed: socket.socket | None = None) -> Answer:
         answer = self._exchange(request, passed)
         if answer.errno:
@@ -240,15 +286,26 @@ def answer(engine: Engine, datagram: bytes, fds: Sequence[int]) -> bytes:
     left = list(fds)
     try:
         request = _requests.decode(datagram)
-        if isinstance(request, Counters):
-            return msgspec.json.encode(Answer(0, engine.counters()))
-        return _encode(_call(engine, request, left))
+        asked = _ask(engine, request)
+        return msgspec.json.encode(asked) if asked else _encode(_call(engine, request, left))
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
         return _encode(errno.EBADMSG)
     except OSError as error:
         return _encode(error.errno or errno.EIO)
     finally:
         _close(left)
+
+
+def _ask(engine: Engine, request: Request) -> Answer | None:
+    """The answer to a question; None for a request of another kind."""
+    match request:
+        case Counters():
+            return Answer(0, engine.counters())
+        case Sysctls():
+            return Answer(0, sysctls=engine.sysctls())
+        case Statistics(peer):
+            return Answer(0, document=msgspec.Raw(engine.statistics(peer)))
+    return None
 
 
 def _call(engine: Engine, request: Request, fds: list[int]) -> int:
@@ -271,6 +328,8 @@ def _call(engine: Engine, request: Request, fds: list[int]) -> int:
             engine.option(port, name, value)
         case Rename(old_port, new_port):
             engine.rename(old_port, new_port)
+        case SetSysctl(name, text, peer):
+            engine.set_sysctl(name, text, peer)
         case Drain(port):
             engine.drain(port)
         case Encapsulate(kind, peer):

@@ -38,13 +38,20 @@ class Acquires:
         return sequence
 
     def larval(
-        self, flow: Flow, daddr: Address, saddr: Address, template: Template, policy: PolicyDump, now_s: int
+        self,
+        flow: Flow,
+        daddr: Address,
+        saddr: Address,
+        template: Template,
+        policy: PolicyDump,
+        cpu: int | None,
+        now_s: int,
     ) -> bool:
         """Ask for a state that a flow wants between these endpoints; keep a larval one until it comes.
 
         False where nobody listens: nothing is kept then.
         """
-        wanted = _wanted(flow, daddr, saddr, template, policy)
+        wanted = replace(_wanted(flow, daddr, saddr, template, policy), pcpu=cpu)
         sequence = self.query(wanted, template, policy)
         if sequence:
             self._sad.insert_larval(replace(wanted, seq=sequence, direction=SaDir.OUT), now_s)

@@ -20,6 +20,7 @@ from uxfrm.model.state import LifeState, ReplayEsn, ReplayLegacy, StateConfig
 from uxfrm.model.unchecked import changed
 from uxfrm.tables.deadlines import Timers
 from uxfrm.tables.states import State
+from uxfrm.tables.statesearch import bump_rivals
 
 _MS = 1000
 _MAXAGE_MS = 100
@@ -62,6 +63,9 @@ class Aevents:
             self._remember(state)
         if wanted.current is not None:
             state.table.set_current(state.record, wanted.current)
+            # The time of addition is one of the figures, and the newest state is preferred.
+            state.table.bump(state)
+            bump_rivals(state.table, state)
         _set_thresholds(state, wanted)
         self._sad.timers.arm(state)
         self._tell(StateMonitored(_report(state, AE_CU)))

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from uxfrm.lifecycle.events import Event, StateExpired
-from uxfrm.lifecycle.timers import StateTimers, hard_deadline, soft_deadline
+from uxfrm.lifecycle.timers import StateTimers, deadlines
 from uxfrm.model.address import AF_INET, AF_UNSPEC, ANY6, BITS
 from uxfrm.model.dump import LarvalConfig, StateDump, StateId
 from uxfrm.model.error import XfrmError, invalid
@@ -24,6 +24,7 @@ from uxfrm.model.sysctl import Sysctls
 from uxfrm.model.template import IPSEC_PROTOCOLS
 from uxfrm.model.unchecked import changed
 from uxfrm.tables.states import State, StateTable
+from uxfrm.tables.statesearch import bump_rivals, find_larval
 
 _U32 = 2**32 - 1
 
@@ -78,7 +79,7 @@ class StateDatabase:
         self._installed(state)
         if larval is not None:
             self.drop(larval)
-        self._bump_siblings(state)
+        bump_rivals(self.table, state)
         self.timers.arm(state)
         return state
 
@@ -126,10 +127,12 @@ class StateDatabase:
             if_id=new.if_id or old.if_id,
         )
         x = state.record
-        self.table.set_limits(x, state.config)
+        self.table.set_limits(state.row, state.config)
         x["dying"] = 0
         x["set_v"], x["set_m"] = set_mark.v & set_mark.m, set_mark.m
+        x["if_id"] = state.config.if_id
         self.table.bump(state)
+        bump_rivals(self.table, state)
         self._installed(state)
         self.timers.arm(state)
         self._check_use(state)
@@ -143,7 +146,7 @@ class StateDatabase:
             self.expire(state)
         elif x["bytes"] >= x["soft_byte"] or x["packets"] >= x["soft_packet"]:
             x["dying"] = 1
-            self._tell(StateExpired(state.dump(), hard=False))
+            self._wither(state, state.dump())
 
     def _locate(self, config: StateConfig) -> State | None:
         """The state that a request for `config` means. Follows: __xfrm_state_locate."""
@@ -156,36 +159,21 @@ class StateDatabase:
 
     def _larval_for(self, config: StateConfig) -> State | None:
         """The larval state that a new one completes: by sequence, else by what was asked for."""
+        if config.proto not in IPSEC_PROTOCOLS:
+            return None
         if config.seq:
             for state in self.table.find_by_seq(config.seq):
                 c = state.config
                 same = (c.proto, c.daddr) == (config.proto, config.daddr) and c.mark.covers(_value(config))
-                if same and state.life == LifeState.ACQ and _cpu(c) == _cpu(config):
+                if same and state.life == LifeState.ACQ and c.cpu == config.cpu:
                     return state
-        return self._find_larval(config)
-
-    def _find_larval(self, wanted: StateConfig | LarvalConfig) -> State | None:
-        """Follows: __find_acq_core."""
-        for state in self.table.candidates(wanted.daddr, wanted.saddr, wanted.reqid, wanted.family):
-            c = state.config
-            same = (c.mode, c.proto, _cpu(c)) == (wanted.mode, wanted.proto, _cpu(wanted))
-            if same and c.mark.covers(_value(wanted)) and state.life == LifeState.ACQ and not c.spi:
-                return state
-        return None
-
-    def _bump_siblings(self, state: State) -> None:
-        """Make bundles through older states of the same tunnel stale. Follows: __xfrm_state_bump_genids."""
-        c = state.config
-        mark = c.mark.v & c.mark.m
-        for other in self.table.candidates(c.daddr, c.saddr, c.reqid, c.family):
-            if other is not state and other.config.if_id == c.if_id and other.config.mark.covers(mark):
-                self.table.bump(other)
+        return find_larval(self.table, config)
 
     def restore(self, dump: StateDump, now_s: int) -> State:
         """Bring back a state as a dump told it, counters, window and times included."""
         config = dump.config
         if isinstance(config, LarvalConfig):
-            return self._arm(self.table.insert(config, LifeState.ACQ, dump.current.add_time or now_s))
+            return self._put_larval(config, dump.current.add_time or now_s)
         rare = replace(config.rare, current=dump.current)
         if isinstance(dump.replay, ReplayEsn):
             config = replace(config, rare=rare, replay_esn=dump.replay)
@@ -195,10 +183,6 @@ class StateDatabase:
         x = state.record
         x["stat_window"], x["stat_replay"], x["stat_failed"] = dump.stats
         x["lastused"] = dump.lastused
-        return state
-
-    def _arm(self, state: State) -> State:
-        self.timers.arm(state)
         return state
 
     # -- DELSA, GETSA, FLUSHSA
@@ -250,6 +234,9 @@ class StateDatabase:
 
     def drop(self, state: State) -> None:
         """Take a state out of everything, telling nobody. Follows: __xfrm_state_delete."""
+        if state.config.cpu is not None:
+            # Of two others the one may win against it and the other not.
+            bump_rivals(self.table, state)
         if isinstance(state.config, StateConfig):
             self._uninstall(state)
         self.timers.forget(state)
@@ -263,15 +250,15 @@ class StateDatabase:
         EINVAL for a bad protocol or range, ENOENT where the range is used up: the larval state stays.
         """
         _check_spi_range(wanted.proto, low, high)
-        larval = self._larval_by_seq(wanted) or self._find_larval(wanted)
-        if larval is None:
-            larval = self._arm(self.table.insert(self._new_larval(wanted), LifeState.ACQ, now_s))
-        config = larval.config
+        state = self._larval_by_seq(wanted) or find_larval(self.table, wanted)
+        if state is None:
+            state = self._put_larval(self._new_larval(wanted), now_s)
+        config = state.config
         if isinstance(config, LarvalConfig) and not config.spi:
             spi = self._free_spi(wanted.proto, low, high)
             direction = wanted.direction or config.direction
-            self.table.assign_spi(larval, replace(config, spi=spi, direction=direction))
-        return larval
+            self.table.assign_spi(state, replace(config, spi=spi, direction=direction))
+        return state
 
     def _larval_by_seq(self, wanted: LarvalConfig) -> State | None:
         if not wanted.seq:
@@ -279,14 +266,15 @@ class StateDatabase:
         for state in self.table.find_by_seq(wanted.seq):
             c = state.config
             same = c.daddr == wanted.daddr and c.mark.covers(_value(wanted))
-            if same and state.life == LifeState.ACQ and _cpu(c) == wanted.pcpu:
+            if same and state.life == LifeState.ACQ and c.cpu == wanted.pcpu:
                 return state
         return None
 
     def _new_larval(self, wanted: LarvalConfig) -> LarvalConfig:
         """A state with a selector from host to host, which names no family.
 
-        Addresses of a family that is none are not kept; the mark is, as it was sent.
+        Addresses of a family that is none are not kept; the mark is, as it was sent; the direction comes with
+        the SPI.
         Follows: the creating half of __find_acq_core.
         """
         known = wanted.family in BITS
@@ -298,6 +286,7 @@ class StateDatabase:
             saddr=saddr,
             spi=0,
             seq=0,
+            direction=SaDir.UNSET,
             selector=Selector(AF_UNSPEC, daddr, saddr, bits, bits),
             hard_add=self._acq_expires,
         )
@@ -320,49 +309,57 @@ class StateDatabase:
 
     def insert_larval(self, wanted: LarvalConfig, now_s: int) -> State:
         """Put in a larval state that packets made, with all its keys. Follows: the end of xfrm_state_find."""
-        config = replace(wanted, hard_add=self._acq_expires)
-        return self._arm(self.table.insert(config, LifeState.ACQ, now_s))
+        return self._put_larval(replace(wanted, hard_add=self._acq_expires), now_s)
+
+    def _put_larval(self, config: LarvalConfig, now_s: int) -> State:
+        """A larval state is waited for where one without source would have done: that one is a rival."""
+        state = self.table.insert(config, LifeState.ACQ, now_s)
+        bump_rivals(self.table, state)
+        self.timers.arm(state)
+        return state
 
     # -- time
 
-    def advance(self, now_s: float) -> None:
-        """Let time limits act up to `now_s`, soonest first."""
+    def advance(self, now_s: float, since_s: float = 0) -> None:
+        """Let time limits act up to `now_s`, soonest first.
+
+        It was `since_s` already: limits that a request has set in the past are found passed then, together.
+        """
         for when, state in self.timers.due(now_s):
-            self._check_time(state, int(when))
+            self._check_time(state, int(max(when, since_s)))
 
     def _check_time(self, state: State, now_s: int) -> None:
         """Follows: xfrm_timer_handler: 1. hard limits  2. soft limits  3. plan the next check."""
-        hard, soft = hard_deadline(state), soft_deadline(state)
+        hard, soft = deadlines(state)
         if hard is not None and hard <= now_s:
             self.expire(state)
             return
         if soft is not None and soft <= now_s:
             state.record["dying"] = 1
-            self._tell(StateExpired(state.dump(), hard=False))
+            self._wither(state, state.dump())
         self.timers.arm(state)
 
     def expire(self, state: State) -> None:
         """End a state by a hard limit: it goes, and EXPIRE says so instead of DELSA."""
         state.record["life"] = LifeState.EXPIRED
-        dump = state.dump()
         self.drop(state)
-        self._tell(StateExpired(dump, hard=True))
+        self._tell(StateExpired(state.dump(), hard=True))
 
     def soften(self, state: State) -> None:
         """Tell that a packet came at a soft limit; the row already says dying, and counts the packet."""
         told, x = state.dump(), state.record
         current = told.current._replace(bytes=int(x["told_bytes"]), packets=int(x["told_packets"]))
-        self._tell(StateExpired(replace(told, current=current), hard=False))
+        self._wither(state, replace(told, current=current))
+
+    def _wither(self, state: State, told: StateDump) -> None:
+        """Tell of a state that is dying since now; others are preferred to it."""
+        bump_rivals(self.table, state)
+        self._tell(StateExpired(told, hard=False))
 
 
 def _value(config: StateConfig | LarvalConfig) -> int:
     """The mark of a request, as it is compared with existing states."""
     return config.mark.v & config.mark.m
-
-
-def _cpu(config: StateConfig | LarvalConfig) -> int | None:
-    """The CPU to which a state is bound, if any."""
-    return config.rare.pcpu if isinstance(config, StateConfig) else config.pcpu
 
 
 def _of_protocol(proto: int, wanted: int) -> bool:

@@ -10,6 +10,8 @@ from uxfrm.model.lifetime import UNLIMITED, LifetimeConfig
 from uxfrm.tables.deadlines import Timers
 from uxfrm.tables.states import State
 
+_TIMES = ["add_time", "use_time", "dying"]
+
 
 def time_limits(state: State) -> LifetimeConfig:
     """The limits of a state; a larval one has only its acquire time."""
@@ -19,28 +21,19 @@ def time_limits(state: State) -> LifetimeConfig:
     return config.lifetime
 
 
-def hard_deadline(state: State) -> int | None:
-    """When time will end the state: since its addition, or since its first use."""
-    limits, x = time_limits(state), state.record
-    ends = []
-    if limits.hard_add:
-        ends.append(int(x["add_time"]) + limits.hard_add)
-    if limits.hard_use and x["use_time"]:
-        ends.append(int(x["use_time"]) + limits.hard_use)
-    return min(ends, default=None)
+def deadlines(state: State) -> tuple[int | None, int | None]:
+    """When time will end the state, and when it will make it dying: since its addition, or its first use."""
+    limits = time_limits(state)
+    added, used, dying = state.table.rows[_TIMES][state.row].item()
+    hard = _end(limits.hard_add, limits.hard_use, added, used)
+    return hard, None if dying else _end(limits.soft_add, limits.soft_use, added, used)
 
 
-def soft_deadline(state: State) -> int | None:
-    """When time will make the state dying, unless it is."""
-    if state.dying:
-        return None
-    limits, x = time_limits(state), state.record
-    ends = []
-    if limits.soft_add:
-        ends.append(int(x["add_time"]) + limits.soft_add)
-    if limits.soft_use and x["use_time"]:
-        ends.append(int(x["use_time"]) + limits.soft_use)
-    return min(ends, default=None)
+def _end(add: int, use: int, added: int, used: int) -> int | None:
+    """The sooner of two limits, as far as there are any."""
+    if not (use and used):
+        return added + add if add else None
+    return min(added + add, used + use) if add else used + use
 
 
 class StateTimers(Timers[State]):
@@ -56,9 +49,10 @@ class StateTimers(Timers[State]):
         limits = time_limits(state)
         if not (limits.soft_add or limits.hard_add or limits.soft_use or limits.hard_use):
             return
-        uses = [limit for limit in (limits.soft_use, limits.hard_use, self._shortest_use) if limit]
-        self._shortest_use = min(uses, default=None)
-        ends = [end for end in (hard_deadline(state), soft_deadline(state)) if end is not None]
+        if limits.soft_use or limits.hard_use:
+            uses = [limit for limit in (limits.soft_use, limits.hard_use, self._shortest_use) if limit]
+            self._shortest_use = min(uses)
+        ends = [end for end in deadlines(state) if end is not None]
         if ends:
             self.plan(state, min(ends))
 

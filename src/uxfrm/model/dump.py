@@ -69,6 +69,11 @@ class LarvalConfig:
     selector: Selector | None = None
     hard_add: int = 0
 
+    @property
+    def cpu(self) -> int | None:
+        """The CPU to which the state is bound, if any."""
+        return self.pcpu
+
 
 @dataclass(frozen=True, slots=True)
 class PolicyDump:
@@ -87,6 +92,23 @@ class StateId(NamedTuple):
     family: int
     mark: int = 0
     saddr: Address | None = None
+
+
+class StateFilter(NamedTuple):
+    """What a dump of states is limited to: PROTO (255 for AH, ESP and COMP) and struct xfrm_address_filter.
+
+    Addresses have 16 bytes, an IPv4 one in front; 0 stands for any protocol, family, address.
+    """
+
+    proto: int = 0
+    family: int = 0
+    saddr: bytes = bytes(16)
+    splen: int = 0
+    daddr: bytes = bytes(16)
+    dplen: int = 0
+
+
+ALL_STATES = StateFilter()
 
 
 @dataclass(frozen=True, slots=True)

@@ -169,6 +169,11 @@ class StateConfig:
         """True with 64-bit sequence numbers."""
         return bool(self.flags & ESN)
 
+    @property
+    def cpu(self) -> int | None:
+        """The CPU to which the state is bound, if any."""
+        return self.rare.pcpu
+
     def __post_init__(self) -> None:
         for check in _VERIFY:
             check(self)

@@ -12,13 +12,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from uxfrm.model.address import AF_INET, AF_INET6, Address
 from uxfrm.model.counts import Thresholds
-from uxfrm.model.dump import PolicyDump, StateDump, StateId
+from uxfrm.model.dump import PolicyDump, StateFilter, StateId
 from uxfrm.model.error import XfrmError, invalid
-from uxfrm.model.flow import PROTO_IPSEC_ANY
 from uxfrm.model.state import StateConfig
-from uxfrm.model.template import IPSEC_PROTOCOLS, Mode
+from uxfrm.model.template import Mode
 from uxfrm.namespace import Namespace
 from uxfrm.netlink import decode, encode
 from uxfrm.netlink import layouts as L
@@ -91,38 +89,21 @@ def _getsa(call: Call) -> Iterable[Reply]:
     return [(Xfrm.NEWSA, encode.state(dump))]
 
 
-def _within(found: Address, prefix: bytes, bits: int) -> bool:
-    """Follows: addr_match, on the 16 bytes of the union."""
-    if not bits:
-        return True
-    shift = 128 - bits
-    return int.from_bytes(found.ljust(16, b"\0")) >> shift == int.from_bytes(prefix) >> shift
-
-
-def _state_filter(attributes: Mapping[int, bytes]) -> Callable[[StateDump], bool]:
-    """PROTO and ADDRESS_FILTER. EINVAL for prefixes beyond 128 bits. Follows: xfrm_state_walk."""
+def _state_filter(attributes: Mapping[int, bytes]) -> StateFilter:
+    """PROTO and ADDRESS_FILTER. EINVAL for prefixes beyond 128 bits. Follows: xfrm_dump_sa."""
     proto = decode.u8(attributes, Attr.PROTO)
     data = attributes.get(Attr.ADDRESS_FILTER)
-    x = None if data is None else L.ADDRESS_FILTER.unpack(data)
-    if x is not None and max(x.splen, x.dplen) > 128:
+    if data is None:
+        return StateFilter(proto)
+    x = L.ADDRESS_FILTER.unpack(data)
+    if max(x.splen, x.dplen) > 128:
         raise invalid()
-
-    def picks(dump: StateDump) -> bool:
-        c = dump.config
-        if proto and proto != c.proto and not (proto == PROTO_IPSEC_ANY and c.proto in IPSEC_PROTOCOLS):
-            return False
-        if x is None:
-            return True
-        if x.family in (AF_INET, AF_INET6) and x.family != c.family:
-            return False
-        return _within(c.saddr, x.saddr, x.splen) and _within(c.daddr, x.daddr, x.dplen)
-
-    return picks
+    return StateFilter(proto, x.family, x.saddr, x.splen, x.daddr, x.dplen)
 
 
 def _getsa_dump(call: Call) -> Dump:
-    picks = _state_filter(call.attributes)
-    return Xfrm.NEWSA, (encode.state(dump) for dump in call.namespace.dump_states() if picks(dump))
+    dumps = call.namespace.dump_states(_state_filter(call.attributes))
+    return Xfrm.NEWSA, (encode.state(dump) for dump in dumps)
 
 
 def _flushsa(call: Call) -> Iterable[Reply]:

@@ -21,7 +21,7 @@ from bisect import bisect_left, insort
 from collections.abc import Callable
 from functools import lru_cache
 from operator import attrgetter
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from uxfrm.model.address import BITS
 from uxfrm.model.flow import Flow
@@ -134,6 +134,18 @@ class _Table(Generic[R]):
             self.best = min(map(_rank, self.first.values()), default=NO_RANK)
 
 
+class Census(NamedTuple):
+    """How full a classifier is (see model.statistics.PolicyFigures)."""
+
+    prefix_lengths: int
+    prefixes: int
+    listed: int
+    masks: int
+    masks_of_one: int
+    tabled: int
+    hidden: int
+
+
 class _Node(Generic[R]):
     """The rules of one destination prefix: a list while they are few, then tables by mask."""
 
@@ -145,6 +157,13 @@ class _Node(Generic[R]):
         self.tables: dict[int, _Table[R]] | None = None
         self.order: list[tuple[int, int, Callable[[int], R | None]]] | None = None
         self.removed = 0
+
+    def census(self) -> Census:
+        """What is in this one prefix."""
+        tables = list(self.tables.values()) if self.tables is not None else []
+        firsts = sum(len(table.first) for table in tables)
+        hidden = sum(len(rules) for table in tables for rules in table.hidden.values())
+        return Census(0, 1, len(self.rules), len(tables), len(tables), firsts + hidden, hidden)
 
     def lookup(self, packed: int, limit: int) -> R | None:
         """The first match with a rank below `limit`."""
@@ -275,6 +294,13 @@ class Classifier(Generic[R]):
         lengths = sorted(self._lengths.values(), key=attrgetter("best"))
         self._order = [(length.best, length.shift, length.nodes.get) for length in lengths]
         return self._order
+
+    def census(self) -> Census:
+        """How many there are of what; it looks at every prefix."""
+        nodes = [node.census() for length in self._lengths.values() for node in length.nodes.values()]
+        sums = Census(*map(sum, zip(*nodes, strict=True)))
+        most = max(node.masks for node in nodes)
+        return sums._replace(prefix_lengths=len(self._lengths), masks_of_one=most)
 
     def add(self, rule: R) -> None:
         """File `rule`; its rank must be unlike all others'."""

@@ -25,6 +25,11 @@ class Timers(Generic[Owner]):
     def __len__(self) -> int:
         return len(self._heap)
 
+    @property
+    def planned(self) -> int:
+        """How many checks are planned; not all of the heap are still."""
+        return len(self._planned)
+
     def plan(self, owner: Owner, when: float) -> None:
         """Check `owner` at `when`, if no check comes before: one too early plans the next."""
         planned = self._planned.get(owner)

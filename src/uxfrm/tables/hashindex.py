@@ -40,6 +40,20 @@ def _double(heads: Int32s, links: Int32s, hashes: Int64s, bigger: Int32s) -> Non
             row = following
 
 
+@compiled(numba.void(I32, I32, I64, numba.int64))
+def _unlink(heads: Int32s, links: Int32s, hashes: Int64s, row: int) -> None:
+    """Take `row` out of its chain, which may be long."""
+    bucket = hashes[row] & (heads.shape[0] - 1)
+    current = heads[bucket]
+    if current == row:
+        heads[bucket] = links[row]
+    else:
+        while links[current] != row:
+            current = links[current]
+        links[current] = links[row]
+    links[row] = -1
+
+
 class HashIndex:
     """Rows by a 32-bit hash; what equal hashes mean is for the caller to check."""
 
@@ -50,6 +64,16 @@ class HashIndex:
         self.links: Int32s = np.full(capacity, -1, np.int32)
         self.hashes: Int64s = np.zeros(capacity, np.int64)
         self.count = 0
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its arrays."""
+        return self.heads.nbytes + self.links.nbytes + self.hashes.nbytes
+
+    @property
+    def arrays(self) -> tuple[Int32s, Int32s, Int64s]:
+        """Heads, links and hashes, as compiled walks take them."""
+        return self.heads, self.links, self.hashes
 
     def grow(self, capacity: int) -> None:
         """Make room for rows up to `capacity`."""
@@ -74,15 +98,7 @@ class HashIndex:
 
     def remove(self, row: int) -> None:
         """Take `row` out of its chain; it must be in it."""
-        bucket = int(self.hashes[row]) & (self.heads.shape[0] - 1)
-        current = int(self.heads[bucket])
-        if current == row:
-            self.heads[bucket] = self.links[row]
-        else:
-            while int(self.links[current]) != row:
-                current = int(self.links[current])
-            self.links[current] = self.links[row]
-        self.links[row] = -1
+        _unlink(self.heads, self.links, self.hashes, row)
         self.count -= 1
 
     def find(self, value: int) -> Iterator[int]:

@@ -245,6 +245,10 @@ class PolicyTable:
         """True when `direction` has policies of any type at all, which the fast ways around XFRM ask."""
         return self._counts[direction] > 0
 
+    def classifiers(self) -> Iterator[Classifier[Policy]]:
+        """Every classifier: of each type, direction, interface and family, one for each kind of list."""
+        return (classifier for chains in self._bins.values() for classifier in chains.values())
+
     def info(self) -> SpdInfo:
         """The figures of GETSPDINFO. Follows: xfrm_spd_getinfo."""
         incnt, outcnt, fwdcnt = (self._counts[d] for d in (Direction.IN, Direction.OUT, Direction.FWD))

@@ -22,6 +22,9 @@ NEVER = 2**63 - 1
 # The most that a request may say was counted already: far from where adding to it would wrap.
 COUNTED_MAX = 2**62
 
+# A state that is bound to no CPU (the kernel's UINT_MAX).
+NO_CPU = -1
+
 REPLAY_OFF, REPLAY_LEGACY, REPLAY_BITMAP, REPLAY_ESN = 0, 1, 2, 3
 
 # What the data path can do with a state; anything but TRANSFORM_ESP is answered with an outcome.
@@ -32,12 +35,15 @@ STATE_DTYPE = np.dtype(
     [
         # identity, and what a lookup compares
         ("genid", np.int64),
-        ("serial", np.int64),
+        ("serial", np.int64),  # the first genid it had: higher than all that earlier states of the row had
         ("daddr", np.int64, (4,)),
         ("saddr", np.int64, (4,)),
         ("spi", np.int64),
+        ("reqid", np.int64),
         ("mark_v", np.int64),
         ("mark_m", np.int64),
+        ("if_id", np.int64),
+        ("pcpu", np.int64),
         ("family", np.int32),
         ("proto", np.int32),
         ("life", np.int32),
@@ -95,8 +101,9 @@ STATE_DTYPE = np.dtype(
         ("icv_bytes", np.int32),
         ("block", np.int32),
         ("tfcpad", np.int32),
-        # one batch run's provisional view (see datapath.input)
+        # one batch run's provisional view (see datapath.input, datapath.output)
         ("run", np.int64),
+        ("run_depth", np.int64),
         ("run_packets", np.int64),
         ("run_bytes", np.int64),
         ("run_top", np.int64),

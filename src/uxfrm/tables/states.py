@@ -16,12 +16,13 @@ import numpy as np
 
 from uxfrm.model.address import Address
 from uxfrm.model.counts import HASH_MAX, SadInfo
-from uxfrm.model.dump import LarvalConfig, StateDump, StateStats
+from uxfrm.model.dump import ALL_STATES, LarvalConfig, StateDump, StateFilter, StateStats
 from uxfrm.model.flow import PROTO_AH, PROTO_COMP, PROTO_ESP
 from uxfrm.model.lifetime import LifetimeCurrent
 from uxfrm.model.state import LifeState, ReplayEsn, ReplayLegacy, StateConfig
 from uxfrm.tables import rows as r
 from uxfrm.tables.hashindex import HashIndex, Int64s
+from uxfrm.tables.statefilter import picked
 from uxfrm.tables.statehash import address_hash, find_by_spi, mix, spi_hash
 
 SPI_PROTOCOLS = (PROTO_ESP, PROTO_AH, PROTO_COMP)
@@ -34,6 +35,20 @@ _CARRIED = (
     "bytes", "packets", "add_time", "use_time", "lastused", "oseq", "oseq_hi", "seq", "seq_hi", "bitmap",
     "window", "iv_salt_hi", "iv_salt_lo", "ip_id", "ae_maxdiff", "ae_maxage", "pre_seq", "pre_oseq",
 )  # fmt: skip
+
+# Columns that are read or written together: one access to several costs a tenth of one to each.
+_IDENTITY = [
+    "serial", "genid", "daddr", "saddr", "spi", "reqid", "family", "proto", "mode", "if_id", "pcpu", "mark_v",
+    "mark_m", "life", "direction", "add_time", "key",
+]  # fmt: skip
+_LIMITS = ["soft_byte", "hard_byte", "soft_packet", "hard_packet", "watch_use"]
+_TOLD = [
+    "life", "lastused", "bytes", "packets", "add_time", "use_time", "stat_window", "stat_replay",
+    "stat_failed", "oseq", "seq", "bitmap", "oseq_hi", "seq_hi", "words_at",
+]  # fmt: skip
+
+_LIVES = tuple(LifeState)
+_NO_STATE = np.zeros((), r.STATE_DTYPE)
 
 
 # A request asks for the same few hashes several times over.
@@ -74,7 +89,7 @@ class State:
 
     @property
     def life(self) -> LifeState:
-        return LifeState.DEAD if self.row < 0 else LifeState(int(self.record["life"]))
+        return LifeState.DEAD if self.row < 0 else _LIVES[self.record["life"]]
 
     @property
     def dying(self) -> bool:
@@ -88,32 +103,24 @@ class State:
         """The state as a dump tells it."""
         if self.final is not None:
             return self.final
-        x = self.record
+        life, lastused, *figures = self.table.rows[_TOLD][self.row].item()
         return StateDump(
             config=self.config,
-            current=LifetimeCurrent(
-                int(x["bytes"]), int(x["packets"]), int(x["add_time"]), int(x["use_time"])
-            ),
-            replay=self._replay(x),
-            stats=StateStats(int(x["stat_window"]), int(x["stat_replay"]), int(x["stat_failed"])),
-            lastused=int(x["lastused"]),
-            life=self.life,
+            current=LifetimeCurrent(*figures[:4]),
+            replay=self._replay(*figures[7:]),
+            stats=StateStats(*figures[4:7]),
+            lastused=lastused,
+            life=_LIVES[life],
         )
 
-    def _replay(self, x: Any) -> ReplayLegacy | ReplayEsn:
+    def _replay(
+        self, oseq: int, seq: int, bitmap: int, oseq_hi: int, seq_hi: int, at: int
+    ) -> ReplayLegacy | ReplayEsn:
         esn = self.config.replay_esn if isinstance(self.config, StateConfig) else None
         if esn is None:
-            return ReplayLegacy(int(x["oseq"]), int(x["seq"]), int(x["bitmap"]))
-        at = int(x["words_at"])
-        bitmap = tuple(int(word) for word in self.table.words[at : at + esn.words])
-        return replace(
-            esn,
-            oseq=int(x["oseq"]),
-            seq=int(x["seq"]),
-            oseq_hi=int(x["oseq_hi"]),
-            seq_hi=int(x["seq_hi"]),
-            bitmap=bitmap,
-        )
+            return ReplayLegacy(oseq, seq, bitmap)
+        words = tuple(self.table.words[at : at + esn.words].tolist())
+        return replace(esn, oseq=oseq, seq=seq, oseq_hi=oseq_hi, seq_hi=seq_hi, bitmap=words)
 
 
 class StateTable:
@@ -124,15 +131,14 @@ class StateTable:
         self.rows: Any = np.zeros(_START, r.STATE_DTYPE)
         self.words: Int64s = np.zeros(_START, np.int64)
         self.by_spi = HashIndex(_START)
-        self._by_destination = HashIndex(_START)
+        self.by_destination = HashIndex(_START)
         self._by_source = HashIndex(_START)
         self._by_seq: dict[int, list[State]] = {}
         self._states: list[State | None] = [None] * _START
         self._free = list(range(_START - 1, -1, -1))
         self._free_words: dict[int, list[int]] = {}
         self._words_used = 0
-        self._genid = 0
-        self._serial = 0
+        self.genid = 0
         self.count = 0
         self.generation = 0
         self._buckets = _FIRST_BUCKETS
@@ -141,11 +147,17 @@ class StateTable:
         return self.count
 
     def __iter__(self) -> Iterator[State]:
-        """All states, newest first, as a dump walks them."""
-        live = np.flatnonzero(self.rows["serial"])
-        for row in live[np.argsort(-self.rows["serial"][live], kind="stable")]:
+        """All states, newest first."""
+        return self.walk(ALL_STATES)
+
+    def walk(self, wanted: StateFilter) -> Iterator[State]:
+        """The states that a dump asks for, newest first: without those that go meanwhile, or come."""
+        rows = np.flatnonzero(picked(self.rows, wanted))
+        serials = self.rows["serial"][rows]
+        newest = np.argsort(-serials)
+        for row, serial in zip(rows[newest].tolist(), serials[newest].tolist(), strict=True):
             state = self._states[row]
-            if state is not None:
+            if state is not None and self.rows[row]["serial"] == serial:
                 yield state
 
     def at(self, row: int) -> State:
@@ -156,8 +168,8 @@ class StateTable:
 
     def fresh_genid(self) -> int:
         """A generation id that no row ever had."""
-        self._genid += 1
-        return self._genid
+        self.genid += 1
+        return self.genid
 
     def bump(self, state: State) -> None:
         """Make every cached bundle through `state` stale."""
@@ -174,8 +186,8 @@ class StateTable:
         self._fill(row, config, life, now_s)
         if config.spi:
             self.by_spi.insert(row, self._spi_hash(config.daddr, config.spi, config.proto, config.family))
-        self._by_destination.insert(
-            row, self._destination_hash(config.daddr, config.saddr, config.reqid, config.family)
+        self.by_destination.insert(
+            row, self.destination_hash(config.daddr, config.saddr, config.reqid, config.family)
         )
         self._by_source.insert(row, self._address_hash(config.daddr, config.saddr, config.family))
         if config.seq:
@@ -197,6 +209,15 @@ class StateTable:
         """The figures of GETSADINFO. Follows: xfrm_sad_getinfo."""
         return SadInfo(self.count, self._buckets, HASH_MAX)
 
+    @property
+    def indexes(self) -> tuple[HashIndex, HashIndex, HashIndex]:
+        """The indexes by SPI, destination and source."""
+        return self.by_spi, self.by_destination, self._by_source
+
+    def sequences(self) -> Iterator[int]:
+        """How many states have each key-manager sequence number that any has."""
+        return map(len, self._by_seq.values())
+
     def assign_spi(self, state: State, config: LarvalConfig) -> None:
         """Give a larval state without an SPI its SPI, and the direction asked for. Its age stays."""
         state.config = config
@@ -211,7 +232,7 @@ class StateTable:
         state.final = state.dump()
         if config.spi:
             self.by_spi.remove(row)
-        self._by_destination.remove(row)
+        self.by_destination.remove(row)
         self._by_source.remove(row)
         if config.seq:
             same = self._by_seq[config.seq]
@@ -219,7 +240,7 @@ class StateTable:
             if not same:
                 del self._by_seq[config.seq]
         self._release_words(row)
-        self.rows[row] = np.zeros((), r.STATE_DTYPE)
+        self.rows[row] = _NO_STATE
         self._states[row] = None
         self._free.append(row)
         state.row = -1
@@ -238,50 +259,37 @@ class StateTable:
         rows = np.zeros(capacity, r.STATE_DTYPE)
         rows[:old] = self.rows
         self.rows = rows
-        for index in (self.by_spi, self._by_destination, self._by_source):
+        for index in (self.by_spi, self.by_destination, self._by_source):
             index.grow(capacity)
         self._states.extend([None] * (capacity - old))
         self._free.extend(range(capacity - 1, old - 1, -1))
 
     def _fill(self, row: int, config: StateConfig | LarvalConfig, life: LifeState, now_s: int) -> None:
-        self._serial += 1
-        x = self.rows[row]
-        x["serial"] = self._serial
-        x["genid"] = self.fresh_genid()
-        x["daddr"] = r.words(config.daddr)
-        x["saddr"] = r.words(config.saddr)
-        x["spi"] = config.spi
-        x["family"] = config.family
-        x["proto"] = config.proto
-        x["mark_v"], x["mark_m"] = config.mark
-        x["life"] = life
-        x["direction"] = config.direction
-        x["add_time"] = now_s
-        x["key"] = -1
-        x["soft_byte"] = x["hard_byte"] = x["soft_packet"] = x["hard_packet"] = r.NEVER
+        genid = self.fresh_genid()
+        self.rows[_IDENTITY][row] = (
+            genid, genid, r.words(config.daddr), r.words(config.saddr), config.spi, config.reqid,
+            config.family, config.proto, config.mode, config.if_id,
+            r.NO_CPU if config.cpu is None else config.cpu, *config.mark, life, config.direction, now_s, -1,
+        )  # fmt: skip
         if isinstance(config, StateConfig):
-            self._fill_limits(x, config)
-            self._fill_replay(x, config)
-
-    def _fill_limits(self, x: Any, config: StateConfig) -> None:
-        self.set_limits(x, config)
-        if config.rare.current is not None:
-            self.set_current(x, config.rare.current)
+            self.rows[row]["flags"] = config.flags
+            self.set_limits(row, config)
+            if config.rare.current is not None:
+                self.set_current(self.rows[row], config.rare.current)
+            self._fill_replay(self.rows[row], config)
+        else:
+            self.rows[_LIMITS][row] = (r.NEVER,) * 4 + (0,)
 
     @staticmethod
     def set_current(x: Any, current: LifetimeCurrent) -> None:
         """Write counters and times into a row."""
         x["bytes"], x["packets"], x["add_time"], x["use_time"] = map(r.counted, current)
 
-    @staticmethod
-    def set_limits(x: Any, config: StateConfig) -> None:
+    def set_limits(self, row: int, config: StateConfig) -> None:
         """Write a configuration's lifetime limits into a row."""
         lifetime = config.lifetime
-        x["soft_byte"] = r.limit(lifetime.soft_byte)
-        x["hard_byte"] = r.limit(lifetime.hard_byte)
-        x["soft_packet"] = r.limit(lifetime.soft_packet)
-        x["hard_packet"] = r.limit(lifetime.hard_packet)
-        x["watch_use"] = bool(lifetime.soft_use or lifetime.hard_use)
+        uses = bool(lifetime.soft_use or lifetime.hard_use)
+        self.rows[_LIMITS][row] = (*map(r.limit, lifetime[:4]), uses)
 
     def _fill_replay(self, x: Any, config: StateConfig) -> None:
         """Choose the replay engine once. Follows: xfrm_init_replay, xfrm_update_ae_params."""
@@ -366,7 +374,7 @@ class StateTable:
 
     def candidates(self, daddr: Address, saddr: Address, reqid: int, family: int) -> Iterator[State]:
         """States of one destination bucket, newest first. Follows: xfrm_dst_hash's chains."""
-        for row in self._by_destination.find(self._destination_hash(daddr, saddr, reqid, family)):
+        for row in self.by_destination.find(self.destination_hash(daddr, saddr, reqid, family)):
             state = self.at(row)
             c = state.config
             if (c.reqid, c.family, c.daddr, c.saddr) == (reqid, family, daddr, saddr):
@@ -389,5 +397,6 @@ class StateTable:
     def _address_hash(self, daddr: Address, saddr: Address, family: int) -> int:
         return _address_hash(self.seed, daddr, saddr, family)
 
-    def _destination_hash(self, daddr: Address, saddr: Address, reqid: int, family: int) -> int:
+    def destination_hash(self, daddr: Address, saddr: Address, reqid: int, family: int) -> int:
+        """The bucket of by_destination."""
         return _destination_hash(self.seed, daddr, saddr, reqid, family)

@@ -27,6 +27,11 @@ class Arena:
         self._end = 0
         self._free: dict[int, list[int]] = {}
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all blocks."""
+        return sum(block.nbytes for block in self._blocks)
+
     def take(self, size: int) -> int:
         """Return the address of `size` zero bytes, aligned to 64."""
         size = -(-size // _ALIGN) * _ALIGN

@@ -24,6 +24,7 @@ from uxfrm.model.error import XfrmError
 ENGINES = (ipsec_mb.NAME, libcrypto.NAME, libgcrypt.NAME)
 
 _START = 16
+_NO_KEY = np.zeros((), k.KEY_DTYPE)
 
 
 class Engine(Protocol):
@@ -171,7 +172,7 @@ class Keyring:
     def _release(self, slot: int) -> None:
         for engine in self._engines.values():
             engine.release(self.rows[slot])
-        self.rows[slot] = np.zeros((), k.KEY_DTYPE)
+        self.rows[slot] = _NO_KEY
         self._free.append(slot)
 
     def _take(self) -> int:
@@ -182,9 +183,19 @@ class Keyring:
             self.rows[: len(old)] = old
             # Whoever still holds the old rows must find no key there.
             size = len(old)
-            old[:] = np.zeros((), k.KEY_DTYPE)
+            old[:] = _NO_KEY
             self._free.extend(range(capacity - 1, size - 1, -1))
         return self._free.pop()
+
+    @property
+    def used(self) -> int:
+        """How many slots hold keys."""
+        return len(self.rows) - len(self._free)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of slots and of key contexts."""
+        return int(self.rows.nbytes) + self._arena.nbytes
 
     def engine_of(self, slot: int) -> str:
         """The engines that run a slot, for people."""
