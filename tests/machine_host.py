@@ -44,7 +44,12 @@ class Host:
         self.model = Model(START, COVERS)
         self.told: list[tuple[Any, ...]] = []
         self.monitors = False
-        self.real.listen(self._hear, lambda kind: kind is not e.StateMonitored or self.monitors)
+        self.real.listen(self._hear, self._wants)
+
+    def _wants(self, kind: type[e.Event]) -> bool:
+        if kind is e.Acquire:
+            return self.model.acquires_heard
+        return kind is not e.StateMonitored or self.monitors
 
     def _hear(self, event: e.Event) -> bool:
         if isinstance(event, e.Acquire) and not self.model.acquires_heard:

@@ -168,6 +168,9 @@ class Tables:
     def _insert(self, new: PlainState, larval: PlainState | None) -> None:
         new.add = new.add or self.now
         self.states.insert(0, new)
+        if new.key:
+            # Bundles through older states of the tunnel are stale [3.3].
+            self.stand.clear()
         if larval is not None:
             self._remove(larval)
 

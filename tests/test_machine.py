@@ -52,6 +52,7 @@ spis = st.integers(0x1000, 0x1004)
 remotes = st.sampled_from("BC")
 reqids = st.sampled_from([1, 2])
 selectors = st.sampled_from([0, 1])
+flows = st.lists(st.sampled_from([0, 0, 1]), min_size=1, max_size=6)
 windows = st.sampled_from([(0, False), (3, False), (32, False), (64, True)])
 state_limits = st.builds(
     Limits,
@@ -100,15 +101,32 @@ class Machine(RuleBasedStateMachine):
     @rule(remote=remotes, spi=spis, reqid=reqids, window=windows, limits=state_limits)
     def tunnel(self, remote: str, spi: int, reqid: int, window: Any, limits: Limits) -> None:
         """What an IKE daemon does on both ends, rekeying if the tunnel was there."""
-        made = self._plain(NEAR, remote, spi, reqid, window, limits)
-        if self.hosts[NEAR].model.find(remote, spi) is None and self._add(NEAR, made):
-            again = PlainState(remote, "A", spi, reqid, made.key, *window, limits)
-            self._add(FAR, again)
+        self._pair(remote, spi, reqid, window, limits)
         for host, direction in ((NEAR, OUT), (FAR, IN)):
             policy = PlainPolicy(
                 direction, 0, PRIORITIES[0], reqid, False, Limits(), remote=remote, local="A"
             )
             self._add_policy(host, policy, True)
+
+    def _pair(self, remote: str, spi: int, reqid: int, window: Any, limits: Limits) -> None:
+        key = next(self.keys)
+        for host in (NEAR, FAR):
+            self._add(host, PlainState(remote, "A", spi, reqid, key, *window, limits))
+
+    @precondition(lambda self: any(s.key for s in self.hosts[NEAR].model.states))
+    @rule(data=st.data(), spi=spis, soft=st.booleans(), flows=flows)
+    def rekey(self, data: st.DataObject, spi: int, soft: bool, flows: list[int]) -> None:
+        """A new pair beside an old one, under traffic; the old one is told to be dying, then goes."""
+        old = data.draw(st.sampled_from([s for s in self.hosts[NEAR].model.states if s.key]))
+        self.send(flows, data)
+        if soft:
+            self.force_expiry(NEAR, old.daddr, old.spi, False)
+        self._pair(old.daddr, spi, old.reqid, (old.window, old.esn), old.limits)
+        self.send(flows, data)
+        if old.spi != spi:
+            for host in (NEAR, FAR):
+                self.delete_state(host, old.daddr, old.spi)
+        self.send(flows, data)
 
     @rule(host=hosts, remote=remotes, spi=spis, reqid=reqids, window=windows, limits=state_limits)
     def update_state(self, **what: Any) -> None:
@@ -262,7 +280,7 @@ class Machine(RuleBasedStateMachine):
 
     # -- packets
 
-    @rule(flows=st.lists(st.sampled_from([0, 0, 1]), min_size=1, max_size=6), data=st.data())
+    @rule(flows=flows, data=st.data())
     def send(self, flows: list[int], data: st.DataObject) -> None:
         """Near sends a batch; far gets it out of order, with old and damaged packets among it."""
         packets = [_inner(flow) for flow in flows]

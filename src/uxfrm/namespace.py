@@ -24,6 +24,7 @@ from uxfrm.lifecycle.acquire import Acquires
 from uxfrm.lifecycle.aevents import Aevents
 from uxfrm.lifecycle.database import StateDatabase
 from uxfrm.lifecycle.events import (
+    Acquire,
     DefaultChanged,
     Event,
     Listener,
@@ -91,6 +92,7 @@ class Namespace:
         )
         self._spd = PolicyDatabase(self.policies, self.path.sync_used, self._tell, self._policy_gone)
         self._released: list[Batch] = []
+        self._asked = False
         self._acquires = Acquires(self._sad, self._tell)
         self._aevents = Aevents(self._sad, self._tell, lambda: self._wanted(StateMonitored))
         self.path.acquire = self._acquire
@@ -159,6 +161,11 @@ class Namespace:
 
     def _watch(self) -> None:
         self.path.monitored = int(self._aevents.watch(self.now))
+        asked = self._wanted(Acquire)
+        if asked and not self._asked:
+            # Flows that found no state while nobody could be asked for one.
+            self.path.forget()
+        self._asked = asked
 
     # -- states
 

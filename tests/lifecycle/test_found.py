@@ -6,6 +6,7 @@ import gc
 
 from test_namespace import B, datagram, expiries, namespace, outcomes, policy, state, template
 from uxfrm.datapath.batch import Batch
+from uxfrm.lifecycle.events import Acquire, Event
 from uxfrm.model.dump import StateId
 from uxfrm.model.lifetime import LifetimeConfig
 from uxfrm.model.outcome import Outcome
@@ -37,6 +38,18 @@ def _states() -> int:
     """How many states there are in the whole process."""
     gc.collect()
     return sum(type(thing) is State for thing in gc.get_objects())
+
+
+def test_a_key_manager_that_comes_later_is_asked_for_flows_that_found_none() -> None:
+    ns = namespace(policy(Direction.OUT, template()))
+    for listening in (False, True):
+        asked: list[Event] = []
+        if listening:
+            ns.listen(asked.append)
+        batch = Batch.pack([datagram()], 1000)
+        ns.output(batch)
+        assert outcomes(batch) == [Outcome.OUT_NO_STATE]
+    assert [type(event) for event in asked] == [Acquire]
 
 
 def test_states_that_go_without_packets_leave_nothing_behind() -> None:
