@@ -40,6 +40,7 @@ from uxfrm.lifecycle.events import (
 )
 from uxfrm.lifecycle.migrate import migrate
 from uxfrm.lifecycle.policies import PolicyDatabase
+from uxfrm.lifecycle.sockets import Socket
 from uxfrm.model.address import Address
 from uxfrm.model.aevent import Aevent, AeventUpdate
 from uxfrm.model.counts import SadInfo, SpdInfo, Thresholds
@@ -296,6 +297,10 @@ class Namespace:
         """`ip xfrm policy list`: newest first."""
         self.path.sync_used()
         return (policy.dump for policy in self.policies.dump())
+
+    def open_socket(self, family: int) -> Socket:
+        """A socket, for policies of its own; packets carry its number (Batch.pack). To be closed."""
+        return Socket(family, self.path.sockets, self.policies, lambda: self.now_s, self.path.sync_used)
 
     def set_default(self, in_: int = 0, fwd: int = 0, out: int = 0) -> None:
         """`ip xfrm policy setdefault`: DefaultAction of each direction, 0 to leave it."""

@@ -59,15 +59,22 @@ secrets {{ ike {{ secret = "{secret}" }} }}
 
 
 class Charon:
-    """A charon that is ready; `before` is what starts `uxfrm run`, `dpd_delay` in seconds or 0."""
+    """A charon that is ready; `before` is what starts it, `dpd_delay` in seconds or 0. `served`: not by the
+    machine's kernel."""
 
     def __init__(
-        self, laboratory: Laboratory, host: str, before: Sequence[str] = (), dpd_delay: int = 0
+        self,
+        laboratory: Laboratory,
+        host: str,
+        before: Sequence[str] = (),
+        dpd_delay: int = 0,
+        served: bool = True,
     ) -> None:
         self._here = laboratory.root / host
         conf = self._here / "strongswan.conf"
         conf.write_text(_STRONGSWAN_CONF.format(dir=self._here))
-        self._started = laboratory.serve(host, _CHARON, before=before, STRONGSWAN_CONF=str(conf))
+        begin = laboratory.serve if served else laboratory.start
+        self._started = begin(host, *before, _CHARON, STRONGSWAN_CONF=str(conf))
         wait((self._here / "vici").exists)
         other = OTHER[host]
         connections = _SWANCTL_CONF.format(
@@ -89,6 +96,11 @@ class Charon:
         if done.returncode:
             raise SystemExit(f"{line}: {done.stdout[-2000:]} {done.stderr[-2000:]}")
         return done.stdout
+
+    def stop(self) -> None:
+        """Have it end as it should; only for one that is not served."""
+        self._started.terminate()
+        self._started.wait()
 
     def kill(self) -> None:
         """Have it end without a word to its peer."""

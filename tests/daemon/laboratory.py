@@ -136,11 +136,17 @@ class Laboratory:
         return self._begin(host, [*_OWN_RUN, *command], {"PATH": _PATH, **environment})
 
     def tables(self, host: str) -> dict[str, str]:
-        """What unmodified `ip` shows of a host's daemon."""
-        script = f"ip xfrm state && printf '{_SEPARATOR}' && ip xfrm policy"
+        """What unmodified `ip` shows of a host's daemon, without the policies of sockets."""
+        script = f"ip xfrm state && printf '{_SEPARATOR}' && ip xfrm policy list nosock"
         said = self._sh(*UXFRM, "run", "--daemon", str(self._socket(host)), "--", "sh", "-c", script)
         state, policy = said.split(_SEPARATOR)
         return {"state": state, "policy": policy}
+
+    def sockets(self, host: str, served: bool = True) -> list[str]:
+        """The policies of sockets that `ip` shows of a host's daemon, or of its kernel; in no order."""
+        run = [*UXFRM, "run", "--daemon", str(self._socket(host)), "--"] if served else []
+        text = self.on(host, *run, "ip", "xfrm", "policy")
+        return sorted(entry for entry in re.split(r"^(?=src )", text, flags=re.M) if "\n\tsocket " in entry)
 
     def both(self) -> dict[str, dict[str, str]]:
         """The tables of both hosts."""

@@ -30,13 +30,14 @@ def told(text: str, mode: str) -> set[tuple[str, ...]]:
     return {(ADDRESS["b"], ADDRESS["a"], outward, mode), (ADDRESS["a"], ADDRESS["b"], inward, mode)}
 
 
-def on_the_kernel(laboratory: Laboratory) -> list[str]:
-    """What the machine's own kernel holds while a pluto runs, and when it has ended."""
+def on_the_kernel(laboratory: Laboratory) -> list[Any]:
+    """What the machine's own kernel holds while a pluto runs, when it has ended, and for its sockets."""
     with Pluto(laboratory, "b", served=False):
         during = laboratory.on("b", *LISTED)
+        sockets = laboratory.sockets("b", served=False)
     after = laboratory.on("b", *LISTED)
     laboratory.on("b", "ip", "xfrm", "policy", "flush")
-    return [during, after]
+    return [during, after, sockets]
 
 
 def negotiate(root: Path, peer: str, libexec: str) -> dict[str, Any]:
@@ -47,6 +48,7 @@ def negotiate(root: Path, peer: str, libexec: str) -> dict[str, Any]:
     a = Charon(laboratory, "a") if peer == "charon" else Pluto(laboratory, "a")
     with Pluto(laboratory, "b") as b:
         found["begun"] = laboratory.both()
+        found["sockets"] = [laboratory.sockets("b")]
         for child in ("tunnel", "transport"):
             said = b.whack("--initiate", "--name", child)
             found[child] = {"said": said, **laboratory.both()}
@@ -64,6 +66,7 @@ def negotiate(root: Path, peer: str, libexec: str) -> dict[str, Any]:
         wait(lambda: not any(tables["state"] for tables in laboratory.both().values()))
         found["ended"] = laboratory.both()
     found["shut"] = laboratory.tables("b")["policy"]
+    found["sockets"].append(laboratory.sockets("b"))
     found["complaints"] = a.complaints() + b.complaints()
     return found
 
@@ -77,7 +80,7 @@ def found(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.mark.linux
 def test_pluto_begins_and_ends_as_on_a_kernel(found: Any) -> None:
-    during, after = found["kernel"]
+    during, after, _ = found["kernel"]
     assert "proto ipv6-icmp type 135" in during
     assert found["begun"]["b"] == {"state": "", "policy": during}
     assert found["shut"] == after
@@ -110,6 +113,14 @@ def test_rekeying_replaces_a_childs_states(found: Any) -> None:
     expected = told(found["rekeyed"]["said"], "tunnel") | told(found["transport"]["said"], "transport")
     for host in "ab":
         assert states(found["rekeyed"][host]["state"]) == expected
+
+
+@pytest.mark.linux
+def test_its_sockets_have_the_policies_they_have_on_a_kernel(found: Any) -> None:
+    begun, shut = found["sockets"]
+    assert begun == found["kernel"][2]
+    assert begun
+    assert shut == []
 
 
 @pytest.mark.linux

@@ -30,12 +30,22 @@ def told(text: str, mode: str) -> set[tuple[str, ...]]:
     return {(ADDRESS["b"], ADDRESS["a"], inward, mode), (ADDRESS["a"], ADDRESS["b"], outward, mode)}
 
 
+def sockets_on_the_kernel(laboratory: Laboratory) -> list[str]:
+    """The policies of sockets that the machine's own kernel holds beside a charon."""
+    charon = Charon(laboratory, "a", served=False)
+    found = laboratory.sockets("a", served=False)
+    charon.stop()
+    (laboratory.root / "a" / "vici").unlink(missing_ok=True)
+    return found
+
+
 def negotiate(root: Path) -> dict[str, Any]:
     """Bring up two children, rekey, take down; then bring one up again and kill the peer."""
     laboratory = Laboratory(root)
+    found: dict[str, Any] = {"sockets": {"kernel": sockets_on_the_kernel(laboratory)}}
     b = Charon(laboratory, "b", before=WITHOUT_RIGHTS)
     a = Charon(laboratory, "a", dpd_delay=1)
-    found: dict[str, Any] = {}
+    found["sockets"]["begun"] = laboratory.sockets("a")
     for child in ("tunnel", "transport"):
         said = a.swanctl("--initiate", "--child", child)
         found[child] = {"said": said, **laboratory.both()}
@@ -49,7 +59,9 @@ def negotiate(root: Path) -> dict[str, Any]:
     found["ended"] = laboratory.both()
     a.swanctl("--initiate", "--child", "tunnel")
     found["again"] = laboratory.tables("a")
+    found["sockets"]["before"] = laboratory.sockets("b")
     b.kill()
+    found["sockets"]["killed"] = laboratory.sockets("b")
     wait(lambda: not laboratory.tables("a")["policy"])
     found["dead"] = laboratory.both()
     found["log"] = a.log()
@@ -90,6 +102,20 @@ def test_both_daemons_hold_the_policies(found: Any) -> None:
     # what is forwarded to a is what comes in at b
     mirrored = {(source, to, turned[way]) for source, to, way in expected if way != "fwd"}
     assert policies(found["transport"]["b"]["policy"]) == mirrored | {(*nets, "fwd")}
+
+
+@pytest.mark.linux
+def test_its_sockets_have_the_policies_they_have_on_a_kernel(found: Any) -> None:
+    sockets = found["sockets"]
+    assert sockets["begun"] == sockets["kernel"]
+    assert len(sockets["begun"]) == 8
+
+
+@pytest.mark.linux
+def test_policies_of_sockets_go_with_their_sockets(found: Any) -> None:
+    # it lacked CAP_NET_ADMIN, and `uxfrm run` has that for it
+    assert found["sockets"]["before"] == found["sockets"]["begun"]
+    assert found["sockets"]["killed"] == []
 
 
 @pytest.mark.linux

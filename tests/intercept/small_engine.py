@@ -86,10 +86,10 @@ class SmallEngine:
             self._say("encapsulate", udp.getsockname()[1], kind)
         return 0 if kind in (0, 2) else errno.ENOPROTOOPT
 
-    def socket_policy(self, client: socket.socket, family: int, policy: bytes, peer: Peer) -> int:
+    def socket_policy(self, client: socket.socket, family: int, policy: bytes | None, peer: Peer) -> int:
         with client, self._lock:
-            self._say("socket_policy", family, len(policy))
-        return 0
+            self._say("socket_policy", family, "none" if policy is None else len(policy))
+        return 0 if policy is None or policy else errno.EMSGSIZE
 
     def alive(self) -> int:
         with self._lock:

@@ -136,7 +136,8 @@ class ControlledEngine:
         udp.close()
         return 0
 
-    def socket_policy(self, client: socket.socket, family: int, policy: bytes, peer: Peer) -> int:
-        """As Engine.socket_policy: likewise."""
-        client.close()
+    def socket_policy(self, client: socket.socket, family: int, policy: bytes | None, peer: Peer) -> int:
+        """As Engine.socket_policy."""
+        with client, _as_oserror():
+            self._hub.sockets.set_policy(client, family, policy, self._capable(peer))
         return 0

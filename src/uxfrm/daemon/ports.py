@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 
 from uxfrm.daemon import logs
+from uxfrm.daemon.clientsockets import ClientSockets
 from uxfrm.model.error import XfrmError
 from uxfrm.netlink.server import Port, Server
 
@@ -169,6 +170,8 @@ class Hub:
         self.clock = Clock(server, loop)
         self.clock.passed = self.flush
         self.endpoints: dict[int, Endpoint] = {}
+        self.sockets = ClientSockets(server.namespace)
+        server.showing = self.sockets.sweep
 
     def open(self, end: socket.socket, id: int, capable: bool) -> Port:
         """Serve a new port. XfrmError EADDRINUSE where the id is taken, ENFILE for too many."""
@@ -213,5 +216,7 @@ class Hub:
     def stop(self) -> None:
         """Close everything."""
         self.clock.stop()
+        self.server.showing = None
+        self.sockets.close()
         for endpoint in list(self.endpoints.values()):
             self.close(endpoint)

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from uxfrm.daemon import logs
 from uxfrm.model.dump import PolicyDump
+from uxfrm.model.policy import OWN
 from uxfrm.namespace import Namespace
 from uxfrm.netlink import encode
 from uxfrm.netlink import layouts as L
@@ -92,7 +93,7 @@ class SavedPolicies:
         version = self._version()
         if version == self._written:
             return
-        dumps = list(self._server.namespace.dump_policies())[::-1]
+        dumps = self._dumps()
         parts = [_settings(self._server.namespace)]
         for start in range(0, len(dumps), _AT_ONCE):
             parts += _policies(dumps[start : start + _AT_ONCE])
@@ -100,11 +101,16 @@ class SavedPolicies:
         _replace(self.path, _MAGIC + b"".join(parts))
         self._written = version
 
+    def _dumps(self) -> list[PolicyDump]:
+        """All policies, oldest first; those of sockets go with their sockets."""
+        dumps = self._server.namespace.dump_policies()
+        return [dump for dump in dumps if dump.config.direction < OWN][::-1]
+
     def save(self) -> None:
         """Save now, if anything has changed. Raises OSError."""
         version = self._version()
         if version != self._written:
-            dumps = list(self._server.namespace.dump_policies())[::-1]
+            dumps = self._dumps()
             parts = [_settings(self._server.namespace), *_policies(dumps)]
             _replace(self.path, _MAGIC + b"".join(parts))
             self._written = version

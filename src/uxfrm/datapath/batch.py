@@ -33,7 +33,9 @@ PACKET_DTYPE = np.dtype(
         ("mark", np.int64),
         ("ifindex", np.int64),
         ("cpu", np.int64),  # that handles it
+        ("socket", np.int64),  # number of the socket that sent it or will get it, 0 for none
         ("time", np.int64),  # wall-clock seconds
+        ("owner", np.int64),  # what its socket's policies are remembered by (tables.sockets)
         # its IP header (of the current layer)
         ("family", np.int64),
         ("header", np.int64),  # bytes before the upper-layer header
@@ -64,7 +66,7 @@ PACKET_DTYPE = np.dtype(
     align=True,
 )
 
-ARRIVED = ("mark", "ifindex")
+ARRIVED = ("mark", "ifindex", "socket")
 """The columns that tell what came with a packet: all of it that outlives a packet that has to wait."""
 
 PACKETS: Any = numba.from_dtype(PACKET_DTYPE)[::1]
@@ -88,9 +90,15 @@ class Batch:
 
     @classmethod
     def pack(
-        cls, packets: Sequence[bytes], time_s: int = 0, mark: int = 0, ifindex: int = 0, cpu: int = 0
+        cls,
+        packets: Sequence[bytes],
+        time_s: int = 0,
+        mark: int = 0,
+        ifindex: int = 0,
+        cpu: int = 0,
+        socket: int = 0,
     ) -> Batch:
-        """Copy IP packets into one buffer with room around each."""
+        """Copy IP packets into one buffer with room around each. `socket`: number of an open socket."""
         lengths = np.fromiter((len(p) for p in packets), np.int64, len(packets))
         slots = lengths + (HEADROOM + TAILROOM)
         highs = np.cumsum(slots)
@@ -99,7 +107,9 @@ class Batch:
         for packet, low in zip(packets, lows, strict=True):
             at = int(low) + HEADROOM
             data[at : at + len(packet)] = np.frombuffer(packet, np.uint8)
-        return cls.view(data, lows + HEADROOM, lengths, lows, highs, time_s, mark, ifindex, cpu)
+        batch = cls.view(data, lows + HEADROOM, lengths, lows, highs, time_s, mark, ifindex, cpu)
+        batch.packets["socket"] = socket
+        return batch
 
     @classmethod
     def view(

@@ -19,6 +19,7 @@ from uxfrm.model.flow import Flow
 from uxfrm.model.outcome import Counter, Outcome
 from uxfrm.model.template import MAX_DEPTH
 from uxfrm.tables.policies import Policy, PolicyTable
+from uxfrm.tables.sockets import Sockets
 from uxfrm.tables.states import State, StateTable
 
 _SLOTS_START = 64
@@ -32,7 +33,8 @@ class Context:
     `attend` is told the notices of a run: int64[n, 2] of rows and limits.NOTICE_*.
     `randbytes` gives IVs; `is_local` tells whether an address is the host's own, None where nobody knows;
     without it nobody knows of any. `acquire` asks key managers for a state. `monitored` is 1 while somebody
-    hears of aevents, `now` the time in wall-clock seconds. `held` are packets that wait for states.
+    hears of aevents, `now` the time in wall-clock seconds. `held` are packets that wait for states,
+    `sockets` those with policies of their own.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class Context:
         self.monitored = 0
         self.now = 0.0
         self.held = Held()
+        self.sockets = Sockets()
         self._larval_drop = 1
         self.random_ivs = 0
         self.encap_ports: Int64s = np.zeros(0, np.int64)
@@ -88,6 +91,7 @@ class Context:
             self.resize(len(batch))
         if len(self._slots) > 2 * len(self.policies) + _SLOTS_START or len(self._details) > _DETAILS_MAX:
             self.forget()
+        self.sockets.stamp(batch.packets)
 
     def finish(self, batch: Batch) -> None:
         """Count every packet once, by its outcome."""
@@ -217,6 +221,6 @@ def flow_of(key: Int64s) -> Flow:
         proto=int(key[0]) >> 8 & 0xFF,
         sport=ports >> 16,
         dport=ports & 0xFFFF,
-        oif=int(key[11]),
+        oif=int(key[11]) & 0xFFFFFFFF,
         mark=int(key[10]),
     )

@@ -26,7 +26,7 @@ _PROBES = 16
 _START = 1024
 _LIMIT = 1 << 20
 
-# Key: family, proto, direction, depth and CPU; ports; addresses; mark; interface; genids of the path.
+# Key: family, proto, direction, depth and CPU; ports; addresses; mark; interface and owner; genids of a path.
 KEY_COLUMNS = 12 + MAX_DEPTH
 OUTCOME, POLICY, BUNDLE, DETAIL, POLICIES, STATES = range(6)
 VALUE_COLUMNS = 6
@@ -64,7 +64,7 @@ def flow_key(data: Bytes, packets: Any, i: int, direction: int, key: Int64s) -> 
             key[2 + k] = read32(data, at + 8 + 4 * k)
             key[6 + k] = read32(data, at + 24 + 4 * k)
     key[10] = p["mark"]
-    key[11] = p["ifindex"] if direction != INPUT else 0
+    key[11] = (p["ifindex"] if direction != INPUT else 0) | p["owner"] << 32
     for k in range(MAX_DEPTH):
         key[12 + k] = p["pathgen"][k] if k < depth else 0
 
@@ -76,7 +76,8 @@ def flow_hash(seed: int, key: Int64s) -> int:
     words = 1 if key[0] & 0xFF == _AF_INET else 4
     for k in range(words):
         value = mix(mix(value, key[2 + k]), key[6 + k])
-    value = mix(mix(value, key[10]), key[11])
+    # The owner is folded over the interface, which is small: a socket's changes must not crowd one place.
+    value = mix(mix(value, key[10]), key[11] ^ key[11] >> 32 << 7)
     for k in range(12, 12 + (key[0] >> 20 & 7)):
         value = mix(value, key[k])
     return value

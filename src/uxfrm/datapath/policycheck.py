@@ -44,18 +44,20 @@ def check(
     direction: Direction,
     if_id: int = 0,
     embedded: Embedded = nothing_embedded,
+    own: Policy | None = None,
 ) -> Decision:
     """Decide over a flow that came through `path`, the states in order of decapsulation (outermost first).
 
-    `embedded` is asked only where the answer depends on the packet inside an ICMP error.
+    `embedded` is asked only where the answer depends on the packet inside an ICMP error; `own` is the policy
+    of the socket it is for.
 
-    1. the states' own selectors  2. the policy, sub before main  3. no policy: default, and tunnels need one
-    4. block  5. templates against the path
+    1. the states' own selectors  2. the policy: the socket's, else sub before main
+    3. no policy: default, and tunnels need one  4. block  5. templates against the path
     """
     for state in reversed(path):
         if not _selects(state, flow, embedded):
             return Decision(Outcome.IN_STATE_SELECTOR, None, _selector_words(state, flow))
-    found = _lookup(policies, flow, direction, if_id)
+    found = _lookup(policies, flow, direction, if_id) if own is None else [own]
     if not found and direction == Direction.FWD and flow.is_icmp_error:
         inner = embedded()
         found = [] if inner is None else _lookup(policies, inner, direction, if_id)

@@ -105,7 +105,7 @@ def _decide(context: Context, batch: Batch, i: int) -> None:
 
     flow_key(batch.data, batch.packets, i, INPUT, context.key)
     flow = flow_of(context.key)
-    decision = decide(context, flow, context.path(packet), embedded)
+    decision = decide(context, flow, context.path(packet), embedded, int(packet["socket"]))
     slot, detail = context.slot(decision.policy), context.detail(decision.detail)
     packet["outcome"], packet["policy"], packet["detail"] = decision.outcome, slot, detail
     if slot >= 0:
@@ -116,15 +116,20 @@ def _decide(context: Context, batch: Batch, i: int) -> None:
 
 
 def decide(
-    context: Context, flow: Flow, path: list[State], embedded: Embedded = policycheck.nothing_embedded
+    context: Context,
+    flow: Flow,
+    path: list[State],
+    embedded: Embedded = policycheck.nothing_embedded,
+    socket: int = 0,
 ) -> Decision:
-    """Check a received flow as local delivery or as forwarding.
+    """Check a received flow as local delivery, which it is if it has a socket, or as forwarding.
 
     An ICMP message for the host itself that is refused may be let in for the packet inside. Linux counts the
     refusal all the same.
     """
-    direction = _direction(context, flow)
-    decision = policycheck.check(context.policies, flow, path, direction, embedded=embedded)
+    direction = Direction.IN if socket else _direction(context, flow)
+    own = context.sockets.lookup(socket, Direction.IN, flow)
+    decision = policycheck.check(context.policies, flow, path, direction, embedded=embedded, own=own)
     if decision.outcome.verdict != Verdict.DROPPED or direction == Direction.FWD:
         return decision
     if not policycheck.lets_icmp_in(path, flow) or (inner := embedded()) is None:

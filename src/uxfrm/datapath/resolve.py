@@ -16,7 +16,15 @@ from uxfrm.datapath.policycheck import Decision, default_action, transform_rank
 from uxfrm.model.address import AF_INET6, AF_UNSPEC, Address, any_address, is_any, show
 from uxfrm.model.flow import Flow
 from uxfrm.model.outcome import Outcome
-from uxfrm.model.policy import POLICY_CPU_ACQUIRE, POLICY_ICMP, Action, DefaultAction, Direction, PolicyType
+from uxfrm.model.policy import (
+    OWN,
+    POLICY_CPU_ACQUIRE,
+    POLICY_ICMP,
+    Action,
+    DefaultAction,
+    Direction,
+    PolicyType,
+)
 from uxfrm.model.state import LifeState, SaDir, StateConfig
 from uxfrm.model.template import MAX_DEPTH, Mode, Template
 from uxfrm.tables.hashindex import Int64s
@@ -61,12 +69,16 @@ def resolve(
     if_id: int = 0,
     acquire: Acquire | None = nobody_asked,
     cpu: int = 0,
+    own: Policy | None = None,
 ) -> Resolution:
     """Decide over an outgoing flow on a CPU; a state that is missing is asked for, or MUST_ASK returned.
 
-    1. policy, sub before main  2. none: the default policy  3. block  4. templates to states
+    `own` is the policy of its socket.
+
+    1. policy: the socket's, else sub before main  2. none: the default policy  3. block
+    4. templates to states
     """
-    found = lookup_output(policies, flow, if_id)
+    found = lookup_output(policies, flow, if_id) if own is None else [own]
     if not found:
         if default_action(policies, Direction.OUT) == DefaultAction.BLOCK:
             return Resolution(Decision(Outcome.OUT_DEFAULT_BLOCK))
@@ -136,7 +148,10 @@ class _Resolver:
             self.settled = False
             if not template.optional:
                 words = _missing(number, template, *theirs, found)
-                outcome = Outcome.OUT_POLICY_ERROR if found == Lack.TAKEN else Outcome.OUT_NO_STATE
+                missing = (
+                    Outcome.OUT_NO_STATE if first.config.direction < OWN else Outcome.OUT_SOCKET_NO_STATE
+                )
+                outcome = Outcome.OUT_POLICY_ERROR if found == Lack.TAKEN else missing
                 return Resolution(Decision(outcome, first, words), settled=False)
         if len(policies) > 1 and self.flow.family == AF_INET6:
             chosen.sort(key=lambda state: transform_rank(state.config.mode, state.config.proto))

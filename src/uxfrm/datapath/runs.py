@@ -18,6 +18,7 @@ from uxfrm.model.outcome import Outcome
 from uxfrm.tables.rows import ROWS
 
 _NO_STATE = int(Outcome.OUT_NO_STATE)
+_SOCKET_NO_STATE = int(Outcome.OUT_SOCKET_NO_STATE)
 _POLICY_ERROR = int(Outcome.OUT_POLICY_ERROR)
 _STATE_DIR = int(Outcome.OUT_STATE_DIR)
 
@@ -75,7 +76,7 @@ def note_use(packets: Any, start: int, stop: int, used: Int64s) -> None:
     """
     for i in range(start, stop):
         p = packets[i]
-        if p["policy"] >= 0 and p["outcome"] not in (_NO_STATE, _POLICY_ERROR, _STATE_DIR):
+        if p["policy"] >= 0 and p["outcome"] not in (_NO_STATE, _SOCKET_NO_STATE, _POLICY_ERROR, _STATE_DIR):
             used[p["policy"]] = p["time"]
 
 

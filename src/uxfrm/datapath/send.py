@@ -18,6 +18,7 @@ from uxfrm.datapath.held import Queue
 from uxfrm.datapath.resolve import MUST_ASK, Acquire, Resolution, resolve, takes_icmp
 from uxfrm.model.flow import Flow
 from uxfrm.model.outcome import Outcome, Verdict
+from uxfrm.model.policy import Direction
 from uxfrm.tables.policies import Policy
 from uxfrm.tables.rows import TRANSFORM_ESP
 from uxfrm.tables.states import State
@@ -162,7 +163,8 @@ def _decide(context: Context, bundles: Bundles, batch: Batch, i: int, acquire: A
         packet["bundle"] = -1
     flow_key(batch.data, batch.packets, i, OUTPUT, context.key)
     flow, cpu, key = flow_of(context.key), cpu_of(context.key), context.key
-    found = _resolve(context, flow, acquire, cpu)
+    own = context.sockets.lookup(int(packet["socket"]), Direction.OUT, flow)
+    found = _resolve(context, flow, acquire, cpu, own)
     by_flow = not (flow.is_icmp_error and found.decision.outcome.verdict == Verdict.CLEAR)
     if not by_flow:
         found = _resolve_icmp(context, embedded_flow(batch.packet(i), flow), acquire, cpu) or found
@@ -184,8 +186,10 @@ def _decide(context: Context, bundles: Bundles, batch: Batch, i: int, acquire: A
     return True
 
 
-def _resolve(context: Context, flow: Flow, acquire: Acquire | None, cpu: int) -> Resolution:
-    return resolve(context.policies, context.states, flow, context.source_of, acquire=acquire, cpu=cpu)
+def _resolve(
+    context: Context, flow: Flow, acquire: Acquire | None, cpu: int, own: Policy | None = None
+) -> Resolution:
+    return resolve(context.policies, context.states, flow, context.source_of, 0, acquire, cpu, own)
 
 
 def _resolve_icmp(

@@ -71,8 +71,10 @@ class Engine(Protocol):
         """UDP_ENCAP on the client's UDP socket, of which `udp` is a duplicate: the engine's to close. An
         errno."""
 
-    def socket_policy(self, client: socket.socket, family: int, policy: bytes, peer: Peer) -> int:
+    def socket_policy(self, client: socket.socket, family: int, policy: bytes | None, peer: Peer) -> int:
         """IP_XFRM_POLICY (AF_INET) or IPV6_XFRM_POLICY (AF_INET6): struct xfrm_userpolicy_info and templates.
+
+        None takes the policies away; no bytes stand for a length that cannot be.
 
         `client` is a duplicate of the client's socket: the engine's to close. It may be bound later, so its
         address is to be asked when it is needed. An errno.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import errno
 import struct
-from socket import AF_INET, AF_INET6, IPPROTO_UDP
+from socket import AF_INET, AF_INET6, IPPROTO_UDP, SOCK_RAW
 from socket import socket as Endpoint
 
 from uxfrm.intercept import numbers as n
@@ -127,19 +127,27 @@ def _socket_policy(caller: Caller, family: int) -> Result:
     if client is None:
         return None
     try:
-        if client.family not in (AF_INET, AF_INET6):
+        if not _takes(client, family):
             client.close()
             return None
-        size, policy = caller.integer(4), b""
-        if size or caller.pointer(3):
-            if not 0 < size <= _PAGE_SIZE:
-                raise error(errno.EMSGSIZE)
+        size = caller.integer(4)
+        if size < 0:
+            raise error(errno.EINVAL)
+        policy = b"" if size or caller.pointer(3) else None
+        if 0 < size <= _PAGE_SIZE:
             policy = caller.read(caller.pointer(3), size)
         peer = caller.process().peer
     except BaseException:
         client.close()
         raise
     return _result(caller.service.engine.socket_policy(client, family, policy, peer))
+
+
+def _takes(client: Endpoint, family: int) -> bool:
+    """Whether the option gets as far as XFRM; if not, the kernel itself says so. Follows: ipv6_setsockopt."""
+    if client.family == AF_INET6 and family == AF_INET:
+        return client.type != SOCK_RAW
+    return client.family == family
 
 
 def _duplicate(caller: Caller) -> Endpoint | None:

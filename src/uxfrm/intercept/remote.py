@@ -98,7 +98,7 @@ class SocketPolicy(_Request):
     """Engine.socket_policy, with the client's socket."""
 
     family: Integer
-    policy: bytes
+    policy: bytes | None
     peer: Peer
 
 
@@ -208,7 +208,7 @@ class RemoteEngine:
         with udp:
             return self._ask(Encapsulate(kind, peer), udp)
 
-    def socket_policy(self, client: socket.socket, family: int, policy: bytes, peer: Peer) -> int:
+    def socket_policy(self, client: socket.socket, family: int, policy: bytes | None, peer: Peer) -> int:
         """As Engine.socket_policy."""
         with client:
             return self._ask(SocketPolicy(family, policy, peer), client)

@@ -225,6 +225,11 @@ class Outcome(IntEnum):
         Counter.XfrmOutNoStates,
         "no usable state for the policy's template: {detail}",
     )
+    OUT_SOCKET_NO_STATE = (
+        Verdict.DROPPED,
+        None,
+        "no usable state for the template of the socket's policy (EAGAIN): {detail}",
+    )
     HELD = (Verdict.HELD, None, "held until a state is negotiated: {detail}")
     OUT_HELD_FULL = (Verdict.DROPPED, None, "too many packets are held for the policy's state already")
     OUT_HELD_GIVEN_UP = (Verdict.DROPPED, None, "held, but the state never came, or the policy went")

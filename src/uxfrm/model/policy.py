@@ -43,6 +43,9 @@ class DefaultAction(IntEnum):
     ACCEPT = 2
 
 
+OWN = 3
+"""What is added to the direction of a socket's own policy, in its index and in dumps (XFRM_POLICY_MAX)."""
+
 POLICY_LOCALOK, POLICY_ICMP, POLICY_CPU_ACQUIRE = 1, 2, 4
 
 

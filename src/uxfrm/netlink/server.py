@@ -142,6 +142,9 @@ class Port:
         return datagram
 
 
+_SHOWING = (Xfrm.GETPOLICY, Xfrm.GETSPDINFO)
+
+
 class Server:
     """NETLINK_XFRM of one namespace. `cpus` is how many CPUs SA_PCPU may name."""
 
@@ -153,6 +156,8 @@ class Server:
         self._origin = (0, 0)
         self.refused: Callable[[Port, int, int], None] | None = None
         """Told the port, the message type and the errno of each request that is refused."""
+        self.showing: Callable[[], None] | None = None
+        """Called before a request that shows policies is carried out."""
         namespace.listen(self._publish, self._wants)
 
     def open(self, id: int, capable: bool, room: int = ROOM) -> Port:
@@ -204,6 +209,8 @@ class Server:
                 return errno.EINVAL, NOTHING, False
             if not port.capable:
                 return errno.EPERM, NOTHING, False
+            if self.showing is not None and request.type in _SHOWING:
+                self.showing()
             if handler is not None and handler.dump and request.flags & NLM_F_DUMP == NLM_F_DUMP:
                 self._dump(port, request, handler)
                 return 0, NOTHING, True

@@ -21,7 +21,7 @@ from uxfrm.model.error import XfrmError, invalid
 from uxfrm.model.flow import Flow
 from uxfrm.model.lifetime import LifetimeCurrent
 from uxfrm.model.mark import Mark
-from uxfrm.model.policy import DefaultAction, Direction, PolicyConfig, PolicyType, SecurityContext
+from uxfrm.model.policy import OWN, DefaultAction, Direction, PolicyConfig, PolicyType, SecurityContext
 from uxfrm.model.selector import Selector
 from uxfrm.model.template import Template
 from uxfrm.model.unchecked import changed
@@ -135,6 +135,7 @@ class PolicyTable:
         self._by_identity: dict[_Identity, Policy] = {}
         self._bins: dict[_Bin, dict[int, Classifier[Policy]]] = {}
         self._counts = [0] * len(Direction)
+        self._own_counts = [0] * len(Direction)
         self._position = 0
         self._index_generator = 0
         self._dst_masks = [_FIRST_HASH_MASK] * len(Direction)
@@ -181,8 +182,8 @@ class PolicyTable:
             self._unlink(policy)
 
     def flush(self, type: PolicyType | int = PolicyType.MAIN) -> list[Policy]:
-        """Take out all policies of one type, newest first. Follows: xfrm_policy_flush."""
-        gone = [policy for policy in self.dump() if policy.config.type == type]
+        """Take out all policies of one type but sockets', newest first. Follows: xfrm_policy_flush."""
+        gone = [p for p in self.dump() if p.config.type == type and p.config.direction < OWN]
         for policy in gone:
             self._unlink(policy)
         return gone
@@ -192,6 +193,35 @@ class PolicyTable:
         policy.config = changed(policy.config, templates=templates)
         policy.genid += 1
         self.generation += 1
+
+    # Policies of sockets: listed and counted, but never looked up or named by requests.
+
+    def add_own(self, config: PolicyConfig, now_s: int) -> Policy:
+        """List a socket's own policy, under a new index. Follows: xfrm_sk_policy_insert."""
+        direction = config.direction + OWN
+        return self._list_own(
+            changed(config, direction=direction, index=self._free_index(direction, 0)), now_s
+        )
+
+    def clone_own(self, policy: Policy) -> Policy:
+        """List what a socket inherits: index and times stay, the priority does not. Follows: clone_policy."""
+        clone = self._list_own(changed(policy.config, priority=0), policy.add_time)
+        clone.use_time = policy.use_time
+        return clone
+
+    def remove_own(self, policy: Policy) -> None:
+        """Take a socket's own policy off the list. Follows: xfrm_sk_policy_unlink."""
+        del self._by_position[policy.position]
+        self._own_counts[policy.config.direction - OWN] -= 1
+        policy.dead = True
+        policy.genid += 1
+
+    def _list_own(self, config: PolicyConfig, now_s: int) -> Policy:
+        self._position += 1
+        policy = Policy(config, self._position, self._position, now_s)
+        self._by_position[policy.position] = policy
+        self._own_counts[config.direction - OWN] += 1
+        return policy
 
     # Asking it.
 
@@ -252,7 +282,8 @@ class PolicyTable:
     def info(self) -> SpdInfo:
         """The figures of GETSPDINFO. Follows: xfrm_spd_getinfo."""
         incnt, outcnt, fwdcnt = (self._counts[d] for d in (Direction.IN, Direction.OUT, Direction.FWD))
-        return SpdInfo(incnt, outcnt, fwdcnt, 0, 0, 0, self._index_mask, HASH_MAX)
+        inscnt, outscnt, fwdscnt = (self._own_counts[d] for d in (Direction.IN, Direction.OUT, Direction.FWD))
+        return SpdInfo(incnt, outcnt, fwdcnt, inscnt, outscnt, fwdscnt, self._index_mask, HASH_MAX)
 
     # Its settings.
 
