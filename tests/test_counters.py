@@ -17,6 +17,7 @@ from test_namespace import (
     esp_null,
     moved,
     namespace,
+    outcomes,
     output,
     policy,
     receive,
@@ -25,6 +26,7 @@ from test_namespace import (
     state,
     template,
 )
+from uxfrm.datapath.batch import Batch
 from uxfrm.model import algorithm as algo
 from uxfrm.model.dump import LarvalConfig
 from uxfrm.model.lifetime import LifetimeConfig
@@ -35,6 +37,7 @@ from uxfrm.model.template import Mode
 from uxfrm.namespace import Namespace
 
 OUT = policy(Direction.OUT, template())
+NULL, SHA1 = algo.crypt("cipher_null", b""), algo.auth("sha1", b"secret")
 
 
 def larval() -> Namespace:
@@ -123,13 +126,19 @@ def test_what_a_state_counts_itself() -> None:
 
 def test_deeper_than_six_layers() -> None:
     """Transport mode around a packet seven times: the seventh layer is one too many."""
-    null = {"aead": None, "crypt": algo.crypt("cipher_null", b""), "auth": algo.auth("sha1", b"secret")}
-    hosts = [namespace(state(mode=Mode.TRANSPORT, **null), ALLOW)]
+    ns = namespace(state(mode=Mode.TRANSPORT, aead=None, crypt=NULL, auth=SHA1), ALLOW)
     packet = esp_null(7, b"\0" * 8, 0, 17)
     for number in range(6, 0, -1):
         packet = esp_null(number, bytes(IP(packet).payload), 0, 50)
-    assert receive(hosts[0], packet) == [Outcome.IN_DEPTH]
-    assert moved(hosts[0]) == {"XfrmInBufferError": 1}
+    assert receive(ns, packet) == [Outcome.IN_DEPTH]
+    assert moved(ns) == {"XfrmInBufferError": 1}
+
+
+def test_padding_has_a_length_and_any_values() -> None:
+    ns = namespace(state(aead=None, crypt=NULL, auth=SHA1), ALLOW)
+    batch = Batch.pack([esp_null(1, datagram(16) + b"\xee\xff", 2, 4)])
+    ns.input(batch)
+    assert (outcomes(batch), batch.packet(0)) == ([Outcome.DELIVERED], datagram(16))
 
 
 def test_the_file_has_32_lines_in_the_kernels_form() -> None:

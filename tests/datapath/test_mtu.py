@@ -1,4 +1,4 @@
-"""The largest packet that fits into a state's path MTU: what Linux has as the bundle's MTU (xfrm-semantics 6.6).
+"""The largest packet that fits into a path: what Linux has as MTU of the bundle (xfrm-semantics 6.6).
 
 The IPv4 figures are from Linux 6.1 in user-mode-linux, IPv6's is the kernel's own selftest's.
 """
