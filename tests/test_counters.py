@@ -30,6 +30,7 @@ from uxfrm.datapath.batch import Batch
 from uxfrm.model import algorithm as algo
 from uxfrm.model.dump import LarvalConfig
 from uxfrm.model.lifetime import LifetimeConfig
+from uxfrm.model.mark import Mark
 from uxfrm.model.outcome import Counter, Outcome, show_counters
 from uxfrm.model.policy import Action, Direction
 from uxfrm.model.state import Encap, ReplayLegacy, SaDir
@@ -132,6 +133,18 @@ def test_deeper_than_six_layers() -> None:
         packet = esp_null(number, bytes(IP(packet).payload), 0, 50)
     assert receive(ns, packet) == [Outcome.IN_DEPTH]
     assert moved(ns) == {"XfrmInBufferError": 1}
+
+
+def test_set_mark_marks_what_goes_on() -> None:
+    """On input the policy sees it, on output whoever routes the packet does."""
+    marking = state(set_mark=Mark(0x12, 0xFF))
+    ns = namespace(marking, policy(Direction.IN, template(), mark=Mark(0xAB12, 0xFFFF)))
+    batch = Batch.pack(output(sender(), datagram()), mark=0xABCD)
+    ns.input(batch)
+    assert (outcomes(batch), batch.packets["mark"][0]) == ([Outcome.DELIVERED], 0xAB12)
+    batch = Batch.pack([datagram()], mark=0xABCD)
+    namespace(marking, OUT).output(batch)
+    assert (outcomes(batch), batch.packets["mark"][0]) == ([Outcome.SENT], 0xAB12)
 
 
 def test_padding_has_a_length_and_any_values() -> None:
