@@ -100,15 +100,23 @@ def first_ready(packets: Any, start: int) -> int:
     return int(packets.shape[0])
 
 
-@compiled(int64(PACKETS, int64, int64, I64S))
-def gather(packets: Any, start: int, stop: int, active: Int64s) -> int:
-    """List the packets of [start, stop) that have a bundle and no outcome yet; return how many."""
-    count = 0
+@compiled(numba.types.Tuple((int64, numba.boolean))(JOBS, PACKETS, int64, int64, I64S))
+def gather(bundles: Int64s, packets: Any, start: int, stop: int, active: Int64s) -> tuple[int, bool]:
+    """List the packets of [start, stop) that have a bundle and no outcome yet.
+
+    Returns how many, and whether one has less room around it than its bundle will need.
+    """
+    count, cramped = 0, False
     for i in range(start, stop):
-        if packets[i]["outcome"] == 0 and packets[i]["bundle"] >= 0:
-            active[count] = i
-            count += 1
-    return count
+        p = packets[i]
+        b = p["bundle"]
+        if p["outcome"] or b < 0:
+            continue
+        active[count] = i
+        count += 1
+        cramped = cramped or p["offset"] - p["low"] < bundles[b, HEAD]
+        cramped = cramped or p["high"] - p["offset"] - p["length"] < bundles[b, TAIL]
+    return count, cramped
 
 
 @compiled(numba.boolean(ROWS, JOBS, int64, int64))
@@ -175,18 +183,3 @@ def run_end(
         if _enter(rows, bundles, packets, i, run):
             return k + 1, deepest
     return count, deepest
-
-
-@compiled(numba.boolean(PACKETS, JOBS))
-def cramped(packets: Any, bundles: Int64s) -> bool:
-    """True when a packet has less room around it than its bundle will need."""
-    for i in range(packets.shape[0]):
-        p = packets[i]
-        b = p["bundle"]
-        if b < 0 or p["outcome"]:
-            continue
-        if p["offset"] - p["low"] < bundles[b, HEAD]:
-            return True
-        if p["high"] - p["offset"] - p["length"] < bundles[b, TAIL]:
-            return True
-    return False

@@ -99,9 +99,9 @@ def _advance(context: Context, bundles: Bundles, batch: Batch, start: int, hold:
     states = context.states
     generation = states.generation
     stop = _settle(context, bundles, batch, start)
-    if runs.cramped(batch.packets, bundles.rows):
+    count, cramped = runs.gather(bundles.rows, batch.packets, start, stop, context.active)
+    if cramped:
         _make_room(bundles, batch)
-    count = runs.gather(batch.packets, start, stop, context.active)
     active, at = context.active[:count], 0
     while at < count:
         before = states.generation
@@ -125,7 +125,7 @@ def _settle(context: Context, bundles: Bundles, batch: Batch, start: int) -> int
     """
     packets, waiting, states = batch.packets, context.missed, context.states
     count = runs.unsettled(states.rows, bundles.rows, packets, start, waiting)
-    ready = runs.first_ready(packets, start)
+    ready = runs.first_ready(packets, start) if count else start
     for i in waiting[:count].tolist():
         generation = states.generation
         if i < ready:
