@@ -91,6 +91,20 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert (page.parent / target).exists(), target
 
 
+def test_sections_that_compat_refers_to_exist() -> None:
+    text = "\n".join(page.read_text() for page in COMPAT)
+    sections = set(re.findall(r"^## (\d+(?:\.\d+)?) ", text, re.M)) | {
+        str(int(page.name[:2])) for page in COMPAT[1:]
+    }
+    assert {"1.1", "3.12", "4.8", "6.8", "9", "10", "11", "13"} <= sections
+    found = [
+        part
+        for group in re.findall(r"see (\d[\d., and]*)", text)
+        for part in re.findall(r"\d+(?:\.\d+)?", group)
+    ]
+    assert sorted(set(found) - sections) == []
+
+
 def named_tests() -> set[tuple[str, str]]:
     """Every test that compat names: its file, and its function, if that is named."""
     text = "\n".join(page.read_text() for page in COMPAT)
