@@ -18,6 +18,7 @@ from uxfrm.model.algorithm import AEADS, AUTHS, COMPS, CRYPTS
 from uxfrm.model.outcome import Counter, Outcome
 from uxfrm.model.sysctl import SYSCTLS
 from uxfrm.netlink.constants import Attr, Xfrm
+from uxfrm.tables.devices import _SYSCTLS as DEVICE_SYSCTLS
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -50,7 +51,8 @@ def test_every_name_of_the_kernels_has_a_row_in_compat(names: type[IntEnum]) -> 
 
 def test_every_sysctl_and_algorithm_has_a_row_in_compat() -> None:
     rows = first_cells(COMPAT)
-    wanted = {*SYSCTLS, *(spec.name for spec in (*AEADS, *AUTHS, *CRYPTS, *COMPS))}
+    devices = {f"net.{family}.conf.DEV.{name}" for family, name in DEVICE_SYSCTLS}
+    wanted = {*SYSCTLS, *devices, *(spec.name for spec in (*AEADS, *AUTHS, *CRYPTS, *COMPS))}
     assert sorted(name for name in wanted if name not in rows) == []
 
 

@@ -44,6 +44,7 @@ from uxfrm.lifecycle.sockets import Socket
 from uxfrm.model.address import Address
 from uxfrm.model.aevent import Aevent, AeventUpdate
 from uxfrm.model.counts import SadInfo, SpdInfo, Thresholds
+from uxfrm.model.device import Device, XfrmInterface
 from uxfrm.model.dump import (
     ALL_STATES,
     LarvalConfig,
@@ -64,6 +65,7 @@ from uxfrm.model.sysctl import Sysctls
 from uxfrm.model.template import Template
 from uxfrm.model.unchecked import changed
 from uxfrm.tables import census as tables_census
+from uxfrm.tables.devices import DeviceTable
 from uxfrm.tables.policies import Policy, PolicyTable
 from uxfrm.tables.states import State, StateTable
 
@@ -328,6 +330,21 @@ class Namespace:
         """`ip xfrm state count`."""
         return self.states.info()
 
+    # -- devices
+
+    @property
+    def devices(self) -> DeviceTable:
+        """The devices that were added, and how to change, delete, and set them up and down."""
+        return self.path.devices
+
+    def add_device(self, ifindex: int, name: str, loopback: bool = False) -> None:
+        """Make a device known, for its sysctls or as the loopback device. XfrmError EEXIST, EBUSY."""
+        self.devices.add(Device(ifindex, name, loopback))
+
+    def add_interface(self, ifindex: int, name: str, xfrmi: XfrmInterface) -> None:
+        """`ip link add NAME type xfrm ...`, and up: XfrmError EINVAL, EEXIST, EBUSY."""
+        self.devices.add(Device(ifindex, name, xfrmi=xfrmi))
+
     # -- sysctls
 
     @property
@@ -337,13 +354,16 @@ class Namespace:
 
     def sysctl(self, name: str) -> int:
         """`sysctl -n NAME`, such as net.core.xfrm_acq_expires. XfrmError ENOENT."""
-        return self.sysctls.get(name)
+        return self.devices.sysctl(name) if ".conf." in name else self.sysctls.get(name)
 
     def set_sysctl(self, name: str, value: int | str) -> None:
         """`sysctl -w NAME=VALUE`; a text is read as the kernel reads it. XfrmError ENOENT, EINVAL.
 
         States that are there keep what they were made with.
         """
+        if ".conf." in name:
+            self.devices.set_sysctl(name, value)
+            return
         before = self.sysctls
         after = before.set(name, value) if isinstance(value, int) else before.write(name, value)
         self._sad.sysctls = after

@@ -115,7 +115,13 @@ VARIANTS: dict[str, tuple[Batch, int]] = {
     "through two, other order": (batch_of(udp(1), pathgen=[6, 5]), INPUT),
     "through six": (batch_of(udp(1), pathgen=[5, 6, 7, 8, 9, 10]), INPUT),
     "through another six": (batch_of(udp(1), pathgen=[5, 6, 7, 8, 9, 11]), INPUT),
+    "other interface": (batch_of(udp(1), ifindex=2), INPUT),
+    "metadata": (batch_of(udp(1), if_id=2), INPUT),
+    "highest metadata": (batch_of(udp(1), if_id=2**32 - 1), INPUT),
+    "metadata's link": (batch_of(udp(1), link=2), INPUT),
+    "a socket's policies": (batch_of(udp(1), owner=2), INPUT),
     "output": (batch_of(udp(1)), OUTPUT),
+    "output, other CPU": (batch_of(udp(1), cpu=1), OUTPUT),
     "output, other interface": (batch_of(udp(1), ifindex=2), OUTPUT),
     "inspect": (batch_of(udp(1)), INSPECT),
     "ipv6": (batch_of(udp6(1)), INPUT),
@@ -137,8 +143,8 @@ def test_flows_that_differ_in_anything_are_different() -> None:
 @pytest.mark.parametrize(
     ("one", "other", "direction"),
     [
-        # input looks policies up without an interface, output without a path
-        (batch_of(udp(1), ifindex=1), batch_of(udp(1), ifindex=2), INPUT),
+        # input looks policies up on any CPU, output without a path
+        (batch_of(udp(1), cpu=1), batch_of(udp(1), cpu=2), INPUT),
         (batch_of(udp(1)), batch_of(udp(1), pathgen=[5]), OUTPUT),
         # ports of fragments are not looked at
         (batch_of(udp(1, fragment=1)), batch_of(udp(2, fragment=1)), INPUT),

@@ -31,7 +31,9 @@ PACKET_DTYPE = np.dtype(
         ("high", np.int64),
         # what came with it
         ("mark", np.int64),
-        ("ifindex", np.int64),
+        ("ifindex", np.int64),  # received on, or routed to
+        ("if_id", np.int64),  # metadata of an xfrm interface with collect_md: if_id and link
+        ("link", np.int64),
         ("cpu", np.int64),  # that handles it
         ("socket", np.int64),  # number of the socket that sent it or will get it, 0 for none
         ("time", np.int64),  # wall-clock seconds
@@ -66,7 +68,7 @@ PACKET_DTYPE = np.dtype(
     align=True,
 )
 
-ARRIVED = ("mark", "ifindex", "socket")
+ARRIVED = ("mark", "ifindex", "if_id", "link", "socket")
 """The columns that tell what came with a packet: all of it that outlives a packet that has to wait."""
 
 PACKETS: Any = numba.from_dtype(PACKET_DTYPE)[::1]

@@ -18,6 +18,7 @@ from uxfrm.model.address import Address
 from uxfrm.model.flow import Flow
 from uxfrm.model.outcome import Counter, Outcome
 from uxfrm.model.template import MAX_DEPTH
+from uxfrm.tables.devices import DeviceTable
 from uxfrm.tables.policies import Policy, PolicyTable
 from uxfrm.tables.sockets import Sockets
 from uxfrm.tables.states import State, StateTable
@@ -32,7 +33,8 @@ class Context:
 
     `attend` is told the notices of a run: int64[n, 2] of rows and limits.NOTICE_*.
     `randbytes` gives IVs; `is_local` tells whether an address is the host's own, None where nobody knows;
-    without it nobody knows of any. `acquire` asks key managers for a state. `monitored` is 1 while somebody
+    without it nobody knows of any. `device_of` is the index of the device by which an address is reached,
+    None where nobody knows. `acquire` asks key managers for a state. `monitored` is 1 while somebody
     hears of aevents, `now` the time in wall-clock seconds. `held` are packets that wait for states,
     `sockets` those with policies of their own.
     """
@@ -53,7 +55,9 @@ class Context:
         self.flows = FlowTable(int.from_bytes(randbytes(4)))
         self.is_local: Callable[[Address], bool | None] | None = None
         self.source_of: Callable[[Address], Address | None] = lambda _: None
+        self.device_of: Callable[[Address], int | None] = lambda _: None
         self.acquire: Acquire = nobody_asked
+        self.devices = DeviceTable(self.forget)
         self.path_mtu = 0
         self.monitored = 0
         self.now = 0.0
@@ -221,6 +225,6 @@ def flow_of(key: Int64s) -> Flow:
         proto=int(key[0]) >> 8 & 0xFF,
         sport=ports >> 16,
         dport=ports & 0xFFFF,
-        oif=int(key[11]) & 0xFFFFFFFF,
-        mark=int(key[10]),
+        oif=int(key[11]) & 0x7FFFFFFF,
+        mark=int(key[10]) & 0xFFFFFFFF,
     )

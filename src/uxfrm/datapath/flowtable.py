@@ -26,8 +26,10 @@ _PROBES = 16
 _START = 1024
 _LIMIT = 1 << 20
 
-# Key: family, proto, direction, depth and CPU; ports; addresses; mark; interface and owner; genids of a path.
-KEY_COLUMNS = 12 + MAX_DEPTH
+# Key: family, proto, direction, depth and CPU; ports; addresses; mark and link; interface and if_id; owner;
+# genids of the path.
+_PATH_AT = 13
+KEY_COLUMNS = _PATH_AT + MAX_DEPTH
 OUTCOME, POLICY, BUNDLE, DETAIL, POLICIES, STATES = range(6)
 VALUE_COLUMNS = 6
 ANY_GENERATION = -1
@@ -63,10 +65,11 @@ def flow_key(data: Bytes, packets: Any, i: int, direction: int, key: Int64s) -> 
         for k in range(4):
             key[2 + k] = read32(data, at + 8 + 4 * k)
             key[6 + k] = read32(data, at + 24 + 4 * k)
-    key[10] = p["mark"]
-    key[11] = (p["ifindex"] if direction != INPUT else 0) | p["owner"] << 32
+    key[10] = p["mark"] | p["link"] << 32
+    key[11] = p["ifindex"] | p["if_id"] << 31
+    key[12] = p["owner"]
     for k in range(MAX_DEPTH):
-        key[12 + k] = p["pathgen"][k] if k < depth else 0
+        key[_PATH_AT + k] = p["pathgen"][k] if k < depth else 0
 
 
 @compiled(int64(int64, I64S))
@@ -76,9 +79,10 @@ def flow_hash(seed: int, key: Int64s) -> int:
     words = 1 if key[0] & 0xFF == _AF_INET else 4
     for k in range(words):
         value = mix(mix(value, key[2 + k]), key[6 + k])
-    # The owner is folded over the interface, which is small: a socket's changes must not crowd one place.
-    value = mix(mix(value, key[10]), key[11] ^ key[11] >> 32 << 7)
-    for k in range(12, 12 + (key[0] >> 20 & 7)):
+    # Of a word only the low half is mixed in. The owner is folded over the interface, which is small: what a
+    # socket changes must not crowd one place.
+    value = mix(mix(value, key[10] ^ key[10] >> 32), key[11] ^ key[11] >> 31 ^ key[12] << 7)
+    for k in range(_PATH_AT, _PATH_AT + (key[0] >> 20 & 7)):
         value = mix(value, key[k])
     return value
 

@@ -187,7 +187,9 @@ def _name_policy(context: Context, batch: Batch, i: int) -> None:
     """Find the output policy of packet i and remember it for the flow; its use time stays as it is."""
     packet = batch.packets[i]
     flow_key(batch.data, batch.packets, i, INSPECT, context.key)
-    found = lookup_output(context.policies, flow_of(context.key), 0)
+    path = context.path(packet)
+    if_id = path[-1].config.if_id if path else 0
+    found = lookup_output(context.policies, flow_of(context.key), if_id)
     policy = found[0] if found else None
     protected = packet["depth"] > 0
     if protected:

@@ -6,6 +6,7 @@ Follows: xfrm_input, then __xfrm_policy_check.
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from uxfrm.datapath import input as layer
 from uxfrm.datapath import policycheck
@@ -24,13 +25,15 @@ from uxfrm.tables.states import State
 def receive(context: Context, batch: Batch) -> None:
     """Take packets in, in place: afterwards each has its outcome, and those let in are the inner packets.
 
-    1. IP headers  2. layers  3. IPsec for others is forwarded  4. policy check  5. counters
+    1. IP headers  2. layers  3. IPsec for others is forwarded  4. xfrm interfaces  5. policy check
+    6. counters
     """
     context.start(batch)
     count = layer.classify(batch.data, batch.packets, context.encap_ports, context.active)
     while count:
         count = _open_layer(context, batch, count)
     _pass_on_others(context, batch)
+    _appear(context, batch)
     _check_policies(context, batch)
     context.finish(batch)
 
@@ -69,6 +72,31 @@ def _pass_on_others(context: Context, batch: Batch) -> None:
         size = 4 if packets[i]["family"] == 2 else 16
         if context.is_local(batch.data[at : at + size].tobytes()) is False:
             packets[i]["outcome"] = Outcome.PENDING
+
+
+def _appear(context: Context, batch: Batch) -> None:
+    """Let opened packets appear on the xfrm interfaces of their states. Follows: xfrmi_rcv_cb."""
+    packets = batch.packets
+    if not context.devices.has_interfaces:
+        return
+    for depth in range(int(packets["depth"].max(initial=0))):
+        opened = (packets["depth"] > depth) & (packets["outcome"] == Outcome.PENDING)
+        passed = packets["pathgen"][:, depth]
+        for genid in np.unique(passed[opened]).tolist():
+            _appear_of(context, batch, np.flatnonzero(opened & (passed == genid)), depth)
+
+
+def _appear_of(context: Context, batch: Batch, those: npt.NDArray[np.intp], depth: int) -> None:
+    """Move packets that one state opened to its interface; one with collect_md notes where they came from."""
+    packets, first = batch.packets, batch.packets[those[0]]
+    state = context.state_at(int(first["path"][depth]), int(first["pathgen"][depth]))
+    device = None if state is None else context.devices.arrival(state.config.if_id)
+    if state is None or device is None or device.xfrmi is None:
+        return
+    if device.xfrmi.collect_md:
+        packets["link"][those] = packets["ifindex"][those]
+        packets["if_id"][those] = state.config.if_id
+    packets["ifindex"][those] = device.ifindex
 
 
 def _check_policies(context: Context, batch: Batch) -> None:
@@ -124,28 +152,48 @@ def decide(
 ) -> Decision:
     """Check a received flow as local delivery, which it is if it has a socket, or as forwarding.
 
-    An ICMP message for the host itself that is refused may be let in for the packet inside. Linux counts the
-    refusal all the same.
+    `flow.oif` is the device it appeared on; selectors do not see that. An ICMP message for the host itself
+    that is refused may be let in for the packet inside. Linux counts the refusal all the same.
+    Follows: xfrm4_policy_check, xfrmi_decode_session, icmp_rcv.
     """
-    direction = Direction.IN if socket else _direction(context, flow)
-    own = context.sockets.lookup(socket, Direction.IN, flow)
-    decision = policycheck.check(context.policies, flow, path, direction, embedded=embedded, own=own)
+    ifindex, flow = flow.oif, flow._replace(oif=0)
+    if_id = _if_id(context, ifindex, path)
+    direction = Direction.IN if socket else _direction(context, flow, if_id)
+    if context.devices.disable_policy(ifindex, flow.family):
+        return Decision(_unchecked(path, direction))
+    own = context.sockets.lookup(socket, Direction.IN, flow, if_id)
+    decision = policycheck.check(context.policies, flow, path, direction, if_id, embedded, own)
     if decision.outcome.verdict != Verdict.DROPPED or direction == Direction.FWD:
         return decision
     if not policycheck.lets_icmp_in(path, flow) or (inner := embedded()) is None:
         return decision
-    second = policycheck.check(context.policies, inner, path, direction)
+    second = policycheck.check(context.policies, inner, path, direction, if_id)
     return decision if second.outcome.verdict == Verdict.DROPPED else second
 
 
-def _direction(context: Context, flow: Flow) -> Direction:
+def _if_id(context: Context, ifindex: int, path: list[State]) -> int:
+    """The if_id that policies are looked up by: the interface's, with collect_md the last state's."""
+    xfrmi = context.devices.xfrmi(ifindex)
+    if xfrmi is None or not path:
+        return 0
+    return path[-1].config.if_id if xfrmi.collect_md else xfrmi.if_id
+
+
+def _unchecked(path: list[State], direction: Direction) -> Outcome:
+    if not path:
+        return Outcome.CLEAR
+    return Outcome.DELIVERED_UNCHECKED if direction == Direction.IN else Outcome.FORWARDED_UNCHECKED
+
+
+def _direction(context: Context, flow: Flow, if_id: int) -> Direction:
     """Local or forwarded: as the host's addresses say; where nobody knows them, as policies suggest."""
     local = context.is_local(flow.daddr) if context.is_local else None
     if local is None:
-        local = _has_policy(context, Direction.IN, flow) or not _has_policy(context, Direction.FWD, flow)
+        policed = _has_policy(context, Direction.IN, flow, if_id)
+        local = policed or not _has_policy(context, Direction.FWD, flow, if_id)
     return Direction.IN if local else Direction.FWD
 
 
-def _has_policy(context: Context, direction: Direction, flow: Flow) -> bool:
+def _has_policy(context: Context, direction: Direction, flow: Flow, if_id: int) -> bool:
     lookup = context.policies.lookup
-    return any(lookup(kind, direction, flow) for kind in (PolicyType.MAIN, PolicyType.SUB))
+    return any(lookup(kind, direction, flow, if_id) for kind in (PolicyType.MAIN, PolicyType.SUB))

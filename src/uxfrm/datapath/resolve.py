@@ -70,19 +70,18 @@ def resolve(
     acquire: Acquire | None = nobody_asked,
     cpu: int = 0,
     own: Policy | None = None,
+    loopback: bool = False,
 ) -> Resolution:
     """Decide over an outgoing flow on a CPU; a state that is missing is asked for, or MUST_ASK returned.
 
-    `own` is the policy of its socket.
+    `own` is the policy of its socket. The default policy does not block what goes to a `loopback` device.
 
     1. policy: the socket's, else sub before main  2. none: the default policy  3. block
     4. templates to states
     """
     found = lookup_output(policies, flow, if_id) if own is None else [own]
     if not found:
-        if default_action(policies, Direction.OUT) == DefaultAction.BLOCK:
-            return Resolution(Decision(Outcome.OUT_DEFAULT_BLOCK))
-        return Resolution(Decision(Outcome.CLEAR))
+        return Resolution(default_output(policies, loopback))
     policy = found[0]
     if any(p.config.action != Action.ALLOW for p in found):
         return Resolution(Decision(Outcome.OUT_POLICY_BLOCK, policy))
@@ -98,6 +97,13 @@ def takes_icmp(policies: PolicyTable, inner: Flow, if_id: int = 0) -> bool:
     """
     found = lookup_output(policies, inner, if_id)
     return bool(found) and bool(found[0].config.flags & POLICY_ICMP)
+
+
+def default_output(policies: PolicyTable, loopback: bool) -> Decision:
+    """What an outgoing packet gets that no policy is looked up for, or found."""
+    if not loopback and default_action(policies, Direction.OUT) == DefaultAction.BLOCK:
+        return Decision(Outcome.OUT_DEFAULT_BLOCK)
+    return Decision(Outcome.CLEAR)
 
 
 def lookup_output(policies: PolicyTable, flow: Flow, if_id: int) -> list[Policy]:

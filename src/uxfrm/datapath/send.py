@@ -15,10 +15,10 @@ from uxfrm.datapath.crypto.batch import seal
 from uxfrm.datapath.embedded import embedded_flow
 from uxfrm.datapath.flowtable import ANY_GENERATION, OUTPUT, cpu_of, flow_key, look_up
 from uxfrm.datapath.held import Queue
-from uxfrm.datapath.resolve import MUST_ASK, Acquire, Resolution, resolve, takes_icmp
+from uxfrm.datapath.resolve import MUST_ASK, Acquire, Resolution, takes_icmp
+from uxfrm.datapath.routed import Asker, route
 from uxfrm.model.flow import Flow
 from uxfrm.model.outcome import Outcome, Verdict
-from uxfrm.model.policy import Direction
 from uxfrm.tables.policies import Policy
 from uxfrm.tables.rows import TRANSFORM_ESP
 from uxfrm.tables.states import State
@@ -162,17 +162,17 @@ def _decide(context: Context, bundles: Bundles, batch: Batch, i: int, acquire: A
             return True
         packet["bundle"] = -1
     flow_key(batch.data, batch.packets, i, OUTPUT, context.key)
-    flow, cpu, key = flow_of(context.key), cpu_of(context.key), context.key
-    own = context.sockets.lookup(int(packet["socket"]), Direction.OUT, flow)
-    found = _resolve(context, flow, acquire, cpu, own)
+    flow, key = flow_of(context.key), context.key
+    asker = Asker(acquire, cpu_of(key), int(packet["socket"]), int(packet["if_id"]), int(packet["link"]))
+    found = route(context, flow, asker)
     by_flow = not (flow.is_icmp_error and found.decision.outcome.verdict == Verdict.CLEAR)
     if not by_flow:
-        found = _resolve_icmp(context, embedded_flow(batch.packet(i), flow), acquire, cpu) or found
+        found = _resolve_icmp(context, embedded_flow(batch.packet(i), flow), asker) or found
     if found is MUST_ASK:
         return False
     outcome, bundle = _outcome(context, bundles, found)
     decision = found.decision
-    if outcome == Outcome.OUT_NO_STATE and not context.larval_drop:
+    if outcome == Outcome.OUT_NO_STATE and not context.larval_drop and not _of_interface(decision.policy):
         outcome = Outcome.HELD
     slot, detail = context.slot(decision.policy), context.detail(decision.detail)
     packet["outcome"], packet["policy"] = outcome, slot
@@ -186,22 +186,19 @@ def _decide(context: Context, bundles: Bundles, batch: Batch, i: int, acquire: A
     return True
 
 
-def _resolve(
-    context: Context, flow: Flow, acquire: Acquire | None, cpu: int, own: Policy | None = None
-) -> Resolution:
-    return resolve(context.policies, context.states, flow, context.source_of, 0, acquire, cpu, own)
+def _of_interface(policy: Policy | None) -> bool:
+    """An xfrm interface holds no packets: it looks up without XFRM_LOOKUP_QUEUE."""
+    return policy is not None and bool(policy.config.if_id)
 
 
-def _resolve_icmp(
-    context: Context, inner: Flow | None, acquire: Acquire | None, cpu: int
-) -> Resolution | None:
+def _resolve_icmp(context: Context, inner: Flow | None, asker: Asker) -> Resolution | None:
     """The way of an ICMP error that would go in clear: that of the packet inside, if its policy says so.
 
     Follows: icmp_route_lookup, xfrm_out_fwd_icmp (Linux 6.9 and later).
     """
     if inner is None or not takes_icmp(context.policies, inner):
         return None
-    found = _resolve(context, inner, acquire, cpu)
+    found = route(context, inner, asker._replace(socket=0))
     return found if found.states or found is MUST_ASK else None
 
 

@@ -51,7 +51,7 @@ _IPSEC = (50, 51, 108)
 _CACHE_MAX = 65536
 _COLUMNS = (
     "outcome", "policy", "detail", "depth", "wire_spi", "wire_seq", "wire_proto", "offset", "length",
-    "spi", "seq", "top", "window",
+    "ifindex", "spi", "seq", "top", "window",
 )  # fmt: skip
 
 
@@ -140,15 +140,17 @@ class Reporter:
         frames = zip(part.numbers.tolist(), part.times_ns.tolist(), firsts, rows, *columns, strict=True)
         for (
             frame, time_ns, gen, row, outcome, policy, detail, depth, wire_spi, wire_seq, proto, at, size,
-            spi, seq, top, window,
+            ifindex, spi, seq, top, window,
         ) in frames:  # fmt: skip
             start += _HEAD
             addresses = raw[start + 12 : start + 20] if raw[start] >> 4 == 4 else raw[start + 8 : start + 40]
-            key = (outcome, policy, detail, depth and gen, proto, addresses, direction)
+            key = (outcome, policy, detail, depth and gen, proto, addresses, direction, ifindex)
             fate = fates.get(key)
             if fate is None:
                 state = self._context.state_at(row, gen) if depth else None
-                fate = self._fate(outcome, policy, state, proto, raw[start : start + _HEAD], direction)
+                fate = self._fate(
+                    outcome, policy, state, proto, raw[start : start + _HEAD], direction, ifindex
+                )
                 fates[key] = fate
             reason = fate.reason
             if fate.worded:
@@ -167,13 +169,28 @@ class Reporter:
                 fate.source, fate.destination, fate.code,
             )  # fmt: skip
 
+    def _interface(self, ifindex: int) -> str:
+        """Which xfrm interface a packet appeared on, or was routed to."""
+        device = self._context.devices.get(ifindex)
+        # Braces of a name are no fields of the sentence.
+        name = device.name.replace("{", "{{").replace("}", "}}") if device and device.xfrmi else ""
+        return f" (on {name})" if name else ""
+
     def _fate(
-        self, outcome: int, policy: int, state: State | None, proto: int, head: bytes, direction: str
+        self,
+        outcome: int,
+        policy: int,
+        state: State | None,
+        proto: int,
+        head: bytes,
+        direction: str,
+        ifindex: int,
     ) -> Fate:
         code = Outcome.of(outcome)
         found = self._context.policy_at(policy)
         source, destination = _addresses(head)
         words, counter, reason = outcome_words(code, direction)
+        reason += self._interface(ifindex)
         return Fate(
             direction=direction,
             outcome=words,

@@ -97,6 +97,12 @@ class Outcome(IntEnum):
         None,
         "decrypted; no policy matches, which transport mode does not need",
     )
+    DELIVERED_UNCHECKED = (Verdict.DELIVERED, None, "decrypted; the device's disable_policy skips the check")
+    FORWARDED_UNCHECKED = (
+        Verdict.FORWARDED,
+        None,
+        "decrypted, for others; the device's disable_policy skips the check",
+    )
     CLEAR = (Verdict.CLEAR, None, "no policy asks for IPsec")
     CLEAR_ALLOWED = (Verdict.CLEAR, None, "a policy allows it in clear")
     CLEAR_OPTIONAL = (Verdict.CLEAR, None, "all templates of the policy are optional and no state fits")
@@ -219,6 +225,12 @@ class Outcome(IntEnum):
     # output
     OUT_IP_HEADER = (Verdict.DROPPED, None, "the IP header is malformed")
     OUT_DEFAULT_BLOCK = (Verdict.DROPPED, None, "no policy matches, and the default policy is block")
+    OUT_CARRIER = (Verdict.DROPPED, None, "no transform for an xfrm interface, a carrier error: {detail}")
+    OUT_ROUTING_LOOP = (
+        Verdict.DROPPED,
+        None,
+        "local routing loop: the outer packet goes to the xfrm interface again",
+    )
     OUT_POLICY_BLOCK = (Verdict.DROPPED, Counter.XfrmOutPolBlock, "a policy blocks it")
     OUT_NO_STATE = (
         Verdict.DROPPED,

@@ -1,7 +1,7 @@
 """Sysctls of a network namespace that XFRM reads: names, ranges and defaults are the kernel's.
 
 What is here is what /proc/sys/net has of them; what each does is for those who read them. The sysctls of
-single devices are not here.
+single devices are in tables.devices.
 """
 
 from __future__ import annotations
@@ -89,6 +89,14 @@ def _entry(name: str) -> Entry:
     if found is None:
         raise XfrmError(errno.ENOENT)
     return found
+
+
+def number(value: int | str) -> int:
+    """What setting an int sysctl to a number, or writing a text to it, sets. XfrmError EINVAL."""
+    read = value if isinstance(value, int) else _parse(Entry("", *_INT), value)
+    if not _INT[0] <= read <= _INT[1]:
+        raise invalid()
+    return read
 
 
 def _parse(entry: Entry, text: str) -> int:
