@@ -1,4 +1,4 @@
-"""disable_xfrm, disable_policy, default policies on the loopback device: this machine's kernel beside uxfrm.
+"""disable_xfrm, disable_policy and default policies on the loopback device: this kernel beside uxfrm.
 
 Run as a program, this file is the kernel's half: inside a network namespace that vanishes with it, it sends a
 UDP datagram to itself in each situation and prints what came of them all.
