@@ -17,7 +17,7 @@ from uxfrm.datapath.batch import Batch, Int64s
 from uxfrm.datapath.context import Context
 from uxfrm.datapath.crypto.keyring import Keyring
 from uxfrm.datapath.inspect import inspect
-from uxfrm.datapath.limits import NOTICE_AEVENT, NOTICE_HARD, NOTICE_SOFT
+from uxfrm.datapath.limits import NOTICE_AEVENT, NOTICE_HARD, NOTICE_MAPPING, NOTICE_SOFT
 from uxfrm.datapath.receive import receive
 from uxfrm.datapath.send import Bundles, give_up, release, send
 from uxfrm.lifecycle.acquire import Acquires
@@ -28,16 +28,19 @@ from uxfrm.lifecycle.events import (
     DefaultChanged,
     Event,
     Listener,
+    MappingChanged,
     Migrated,
     PoliciesFlushed,
     PolicyAdded,
     PolicyDeleted,
+    Reported,
     StateAdded,
     StateDeleted,
     StateMonitored,
     StatesFlushed,
     Wanted,
 )
+from uxfrm.lifecycle.mappings import mapping_changed
 from uxfrm.lifecycle.migrate import migrate
 from uxfrm.lifecycle.policies import PolicyDatabase
 from uxfrm.lifecycle.sockets import Socket
@@ -59,6 +62,7 @@ from uxfrm.model.flow import Flow
 from uxfrm.model.lifetime import LifetimeCurrent
 from uxfrm.model.migrate import Migration
 from uxfrm.model.policy import OFFLOAD_PACKET, PolicyConfig, PolicyType
+from uxfrm.model.selector import Selector
 from uxfrm.model.state import StateConfig
 from uxfrm.model.statistics import EventFigures, Statistics, TimerFigures
 from uxfrm.model.sysctl import Sysctls
@@ -164,6 +168,7 @@ class Namespace:
 
     def _watch(self) -> None:
         self.path.monitored = int(self._aevents.watch(self.now))
+        self.path.mapped = 2 if self._wanted(MappingChanged) else 0
         asked = self._wanted(Acquire)
         if asked and not self._asked:
             # Flows that found no state while nobody could be asked for one.
@@ -330,6 +335,13 @@ class Namespace:
         """`ip xfrm state count`."""
         return self.states.info()
 
+    def report(self, proto: int, selector: Selector, coaddr: Address | None = None) -> None:
+        """Tell key managers of a packet whose mobility header wants a state (proto: route2 or hao).
+
+        Nothing here processes mobility headers; this is for whoever does. Follows: km_report.
+        """
+        self._tell(Reported(proto, selector, coaddr))
+
     # -- devices
 
     @property
@@ -462,6 +474,8 @@ class Namespace:
                 self._sad.soften(state)
             elif kind == NOTICE_AEVENT:
                 self._aevents.sequence(state, self.now)
+            elif kind == NOTICE_MAPPING:
+                self._tell(mapping_changed(state))
             else:
                 self._sad.timers.arm(state)
 

@@ -65,6 +65,35 @@ def udp_open(name: str, address: str, port: int) -> None:
     sockets[name] = made
 
 
+def udp_encap(name: str) -> None:
+    """Let a socket take ESP in UDP out, and bypass policies as IKE daemons' sockets do."""
+    made = sockets[name]
+    made.setsockopt(socket.IPPROTO_UDP, 100, 2)  # UDP_ENCAP, UDP_ENCAP_ESPINUDP
+    level, option = (0, 17) if made.family == socket.AF_INET else (41, 35)
+    for direction in (0, 1):
+        bypass = bytearray(168)
+        struct.pack_into("=H", bypass, 40, made.family)
+        struct.pack_into("=B", bypass, 160, direction)
+        made.setsockopt(level, option, bytes(bypass))
+
+
+def xfrm_listen(name: str, group: int) -> None:
+    """Hear the events of a group from now on."""
+    udp_close(name)
+    made = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_XFRM)
+    made.bind((0, 1 << (group - 1)))
+    sockets[name] = made
+
+
+def xfrm_events(name: str) -> list[str]:
+    """The datagrams of events that are there, without waiting."""
+    found: list[str] = []
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            found.append(sockets[name].recv(1 << 16, socket.MSG_DONTWAIT).hex())
+    return found
+
+
 def udp_close(name: str) -> None:
     if name in sockets:
         sockets.pop(name).close()
@@ -144,7 +173,21 @@ def xfrm_states() -> list[str]:
 
 CALLS: dict[str, Callable[..., Any]] = {
     f.__name__: f
-    for f in (run, read, write, udp_open, udp_close, udp_take, udp_send, many, ip_batch, xfrm_states)
+    for f in (
+        run,
+        read,
+        write,
+        udp_open,
+        udp_encap,
+        udp_close,
+        udp_take,
+        udp_send,
+        many,
+        ip_batch,
+        xfrm_states,
+        xfrm_listen,
+        xfrm_events,
+    )
 }
 
 

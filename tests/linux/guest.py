@@ -292,6 +292,18 @@ class LinuxGuest:
         sent = (("udp_send", name, d.payload.hex(), *to, d.tos, d.df, d.ttl) for d in datagrams)
         return list(self.call("many", list(sent)))
 
+    def udp_encap(self, name: str) -> None:
+        """Have a UDP socket take out ESP; policies do not stop what it sends and receives."""
+        self.call("udp_encap", name)
+
+    def xfrm_listen(self, name: str, group: int) -> None:
+        """Open a socket for a group's events."""
+        self.call("xfrm_listen", name, group)
+
+    def xfrm_events(self, name: str) -> list[bytes]:
+        """The messages that are waiting there."""
+        return [bytes.fromhex(text) for text in self.call("xfrm_events", name)]
+
     # -- the link
 
     def send(self, frame: bytes) -> None:

@@ -12,6 +12,7 @@ import numba
 from numba import int64
 
 from uxfrm.compiled import compiled
+from uxfrm.datapath import udp
 from uxfrm.datapath.batch import DATA, PACKETS, Bytes
 from uxfrm.datapath.headers import (
     AF_INET,
@@ -42,6 +43,8 @@ _EXTENSIONS_MAX = 8
 def remove_transport(data: Bytes, packets: Any, i: int, start: int, length: int, proto: int) -> None:
     """Move the IP headers up to the payload, and mend protocol, length and checksum."""
     p = packets[i]
+    if p["encap"]:
+        p["header"] -= udp.HEADER
     header = p["header"]
     shift = start - header - p["offset"]
     data[p["nexthdr"]] = proto
@@ -55,6 +58,8 @@ def remove_transport(data: Bytes, packets: Any, i: int, start: int, length: int,
         write_checksum(data, p["offset"], header)
     else:
         write16(data, p["offset"] + 4, header + length - 40)
+    if p["encap"]:
+        udp.mend_checksum(data, packets, i)
 
 
 @compiled(int64(ROWS, DATA, PACKETS, *[int64] * 5))

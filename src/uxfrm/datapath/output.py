@@ -12,7 +12,7 @@ import numba
 from numba import int64
 
 from uxfrm.compiled import compiled
-from uxfrm.datapath import esp
+from uxfrm.datapath import esp, udp
 from uxfrm.datapath.batch import DATA, I64S, JOBS, PACKETS, Bytes, Int64s
 from uxfrm.datapath.headers import AF_INET6, parse
 from uxfrm.datapath.limits import (
@@ -97,6 +97,7 @@ def _encapsulate(
 
     notice[0] becomes a notice of limits, notice[1], if set, one of aevents.
     1. mark  2. size  3. room  4. mode  5. life and limits  6. sequence number  7. counters  8. ESP
+    9. UDP
     """
     p, x = packets[i], rows[row]
     p["mark"] = (p["mark"] & ~x["set_m"]) | x["set_v"]
@@ -105,7 +106,9 @@ def _encapsulate(
     limit = max(mtu, _IPV6_MIN_MTU) if p["family"] == AF_INET6 else mtu
     if tunnel and mtu and p["length"] > limit and dont_fragment(data, packets, i):
         return _TOO_BIG
-    front = esp.HEADER + int64(x["iv_bytes"])
+    around = udp.HEADER if x["encap"] else 0
+    proto = udp.PROTO if around else _ESP
+    front = around + esp.HEADER + int64(x["iv_bytes"])
     outer = (20 if x["family"] == 2 else 40) if tunnel else 0
     kept = 0 if tunnel else transport_header(data, packets, i)
     length = p["length"] - kept
@@ -117,10 +120,10 @@ def _encapsulate(
     if start + length + tfc + trailer + int64(x["icv_bytes"]) > p["high"]:
         return _ROOM
     if tunnel:
-        next_header = add_tunnel(rows, data, packets, i, row, front + outer, _ESP)
+        next_header = add_tunnel(rows, data, packets, i, row, front + outer, proto)
     else:
         next_header = p["proto"]
-        add_transport(data, packets, i, front, _ESP)
+        add_transport(data, packets, i, front, proto)
     notice[0] = check_limits(rows, row, p["time"])
     if notice[0] == NOTICE_HARD:
         return _EXPIRED
@@ -133,12 +136,12 @@ def _encapsulate(
     x["packets"] += 1
     x["lastused"] = p["time"]
     p["spi"] = x["spi"]
-    esp.write_header(rows, data, packets, i, row, pool, start - front)
+    esp.write_header(rows, data, packets, i, row, pool, start - front + around)
     esp.write_trailer(data, start + length, tfc, trailer, next_header)
-    esp.seal(rows, packets, i, row, start - front, length + tfc + trailer, jobs, number)
+    esp.seal(rows, packets, i, row, start - front + around, length + tfc + trailer, jobs, number)
     p["length"] = start + length + tfc + trailer + int64(x["icv_bytes"]) - p["offset"]
     write_length(data, packets, i)
-    return 0
+    return udp.write_header(rows, data, packets, i, row, start - front) if around else 0
 
 
 @compiled(
@@ -200,9 +203,16 @@ def begin(
     return count, made, noted
 
 
-@compiled(numba.void(JOBS, PACKETS, I64S, int64, int64, JOBS, int64))
+@compiled(numba.void(JOBS, DATA, PACKETS, I64S, int64, int64, JOBS, int64))
 def commit(
-    bundles: Int64s, packets: Any, active: Int64s, start: int, stop: int, jobs: Int64s, depth: int
+    bundles: Int64s,
+    data: Bytes,
+    packets: Any,
+    active: Int64s,
+    start: int,
+    stop: int,
+    jobs: Int64s,
+    depth: int,
 ) -> None:
     """Mark the packets whose last transform is done as sent; a refused job never leaves as clear text."""
     for k in range(start, stop):
@@ -212,5 +222,7 @@ def commit(
             continue
         if jobs[p["job"], esp.RESULT] != 1:
             p["outcome"] = _ENGINE
-        elif depth + 1 == bundles[b, DEPTH]:
+            continue
+        udp.write_checksum6(data, packets, active[k])
+        if depth + 1 == bundles[b, DEPTH]:
             p["outcome"] = _SENT

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from uxfrm.datapath import udp
 from uxfrm.model import algorithm as algo
 from uxfrm.model.flow import PROTO_AH, PROTO_COMP, PROTO_ESP
 from uxfrm.model.outcome import Outcome
-from uxfrm.model.state import StateConfig
+from uxfrm.model.state import ENCAP_ESPINUDP, StateConfig
 from uxfrm.model.template import Mode
 from uxfrm.tables import rows as r
 from uxfrm.tables.states import State
@@ -27,7 +28,7 @@ _FLAG_BITS = 0x7FFFFFFF
 _IP_LENGTH_MAX = 65535
 
 # Columns that are written together.
-_CONFIGURED = ["extra_flags", "encap", "set_v", "set_m"]
+_CONFIGURED = ["extra_flags", "encap", "encap_ports", "mapping_maxage", "set_v", "set_m"]
 _DRAWN = ["iv_salt_hi", "iv_salt_lo", "ip_id", "tfcpad", "transform"]
 
 
@@ -38,11 +39,16 @@ def install(state: State, keyring: Keyring, randbytes: Callable[[int], bytes]) -
     """
     config = state.config
     assert isinstance(config, StateConfig)
-    x, mark = state.record, config.set_mark
+    x, mark, encap = state.record, config.set_mark, config.encap
     state.table.rows[_CONFIGURED][state.row] = (
-        config.extra_flags & _FLAG_BITS, config.encap.type if config.encap else 0, mark.v & mark.m, mark.m,
+        config.extra_flags & _FLAG_BITS, encap.type if encap else 0, r.ports(encap),
+        config.rare.mtimer_thresh or 0, mark.v & mark.m, mark.m,
     )  # fmt: skip
-    if config.proto != PROTO_ESP or config.encap or config.mode not in _HANDLED_MODES:
+    if (
+        config.proto != PROTO_ESP
+        or config.mode not in _HANDLED_MODES
+        or (encap and encap.type != ENCAP_ESPINUDP)
+    ):
         x["transform"] = r.TRANSFORM_UNSUPPORTED
         return
     x["key"] = keyring.add(aead=config.aead, auth=config.auth, crypt=config.crypt)
@@ -76,7 +82,7 @@ def header_bytes(state: State) -> int:
     """Bytes a state puts in front of its payload (x->props.header_len)."""
     x = state.record
     outer = (20 if x["family"] == 2 else 40) if x["mode"] == Mode.TUNNEL else 0
-    return 8 + int(x["iv_bytes"]) + outer
+    return 8 + int(x["iv_bytes"]) + outer + (udp.HEADER if x["encap"] else 0)
 
 
 def trailer_bytes(state: State) -> int:

@@ -325,7 +325,7 @@ def _transform(
     )  # fmt: skip
     if made:
         seal(keyring.functions, keyring.rows, keyring.scratch, batch.data, context.jobs, made)
-    layer.commit(bundles.rows, batch.packets, active, start, stop, context.jobs, depth)
+    layer.commit(bundles.rows, batch.data, batch.packets, active, start, stop, context.jobs, depth)
     return stop, noted
 
 

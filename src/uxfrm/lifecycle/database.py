@@ -23,6 +23,7 @@ from uxfrm.model.state import NOPMTUDISC, LifeState, ReplayEsn, SaDir, StateConf
 from uxfrm.model.sysctl import Sysctls
 from uxfrm.model.template import IPSEC_PROTOCOLS
 from uxfrm.model.unchecked import changed
+from uxfrm.tables.rows import ports
 from uxfrm.tables.states import State, StateTable
 from uxfrm.tables.statesearch import bump_rivals, find_larval
 
@@ -130,6 +131,7 @@ class StateDatabase:
         self.table.set_limits(state.row, state.config)
         x["dying"] = 0
         x["set_v"], x["set_m"] = set_mark.v & set_mark.m, set_mark.m
+        x["encap_ports"] = ports(new.encap)
         x["if_id"] = state.config.if_id
         self.table.bump(state)
         bump_rivals(self.table, state)
@@ -234,8 +236,8 @@ class StateDatabase:
 
     def drop(self, state: State) -> None:
         """Take a state out of everything, telling nobody. Follows: __xfrm_state_delete."""
-        if state.config.cpu is not None:
-            # Of two others the one may win against it and the other not.
+        if self.table.bound:
+            # Where states are bound to CPUs, of two others the one may win against it and the other not.
             bump_rivals(self.table, state)
         if isinstance(state.config, StateConfig):
             self._uninstall(state)

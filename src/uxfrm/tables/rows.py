@@ -8,13 +8,15 @@ where integers wrap, and interpreted, where they do not.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numba
 import numpy as np
 
-from uxfrm.model.address import Address
+from uxfrm.model.address import AF_INET, Address
 from uxfrm.model.lifetime import INF
+from uxfrm.model.state import Encap
 
 # A limit that is never reached; the UAPI's INF (2^64-1) does not fit int64.
 NEVER = 2**63 - 1
@@ -101,6 +103,12 @@ STATE_DTYPE = np.dtype(
         ("icv_bytes", np.int32),
         ("block", np.int32),
         ("tfcpad", np.int32),
+        # UDP encapsulation: sport << 16 | dport; for how long a mapping is known, in s; the one told last
+        ("encap_ports", np.int64),
+        ("mapping_maxage", np.int64),
+        ("mapped_at", np.int64),
+        ("mapped_port", np.int64),
+        ("mapped_address", np.int64, (4,)),
         # one batch run's provisional view (see datapath.input, datapath.output)
         ("run", np.int64),
         ("run_depth", np.int64),
@@ -122,6 +130,16 @@ def words(address: Address) -> tuple[int, int, int, int]:
     value = int.from_bytes(address)
     mask = 0xFFFFFFFF
     return value >> 96, value >> 64 & mask, value >> 32 & mask, value & mask
+
+
+def address(values: Sequence[int], family: int) -> Address:
+    """The address of words as a row keeps them."""
+    return b"".join(value.to_bytes(4) for value in values[: 1 if family == AF_INET else 4])
+
+
+def ports(encap: Encap | None) -> int:
+    """The ports of an encapsulation as a row keeps them."""
+    return encap.sport << 16 | encap.dport if encap else 0
 
 
 def limit(value: int) -> int:

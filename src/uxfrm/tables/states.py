@@ -140,6 +140,7 @@ class StateTable:
         self._words_used = 0
         self.genid = 0
         self.count = 0
+        self.bound = 0  # to CPUs
         self.generation = 0
         self._buckets = _FIRST_BUCKETS
 
@@ -193,6 +194,7 @@ class StateTable:
         if config.seq:
             self._by_seq.setdefault(config.seq, []).insert(0, state)
         self.count += 1
+        self.bound += config.cpu is not None
         self.generation += 1
         self._grow_buckets()
         return state
@@ -245,6 +247,7 @@ class StateTable:
         self._free.append(row)
         state.row = -1
         self.count -= 1
+        self.bound -= config.cpu is not None
         self.generation += 1
 
     def _take_row(self) -> int:
