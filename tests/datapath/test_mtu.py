@@ -19,11 +19,11 @@ from uxfrm.model.algorithm import Algorithm
 from uxfrm.model.outcome import Outcome
 from uxfrm.model.policy import Direction, PolicyConfig
 from uxfrm.model.selector import EVERYTHING
-from uxfrm.model.state import StateConfig
+from uxfrm.model.state import Encap, StateConfig
 from uxfrm.model.template import Mode, Template
 from uxfrm.namespace import Namespace
 
-Keys = dict[str, Algorithm]
+Keys = dict[str, Algorithm | Encap]
 
 
 def aead(icv: int) -> Keys:
@@ -42,6 +42,7 @@ LARGEST = [
     ("cbc-sha256-128", pair("aes", 16, "sha256", 128), 1438),
     ("null-sha1", pair("cipher_null", 0, *SHA1), 1458),
     ("ctr-sha1", pair("rfc3686(ctr(aes))", 20, *SHA1), 1450),
+    ("gcm128 in udp", aead(128) | {"encap": Encap(2, 4500, 4500)}, 1438),
 ]
 
 
