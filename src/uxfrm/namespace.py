@@ -62,9 +62,9 @@ from uxfrm.model.error import invalid
 from uxfrm.model.flow import Flow
 from uxfrm.model.lifetime import LifetimeCurrent
 from uxfrm.model.migrate import Migration
-from uxfrm.model.policy import PolicyConfig, PolicyType
+from uxfrm.model.policy import OFFLOAD_PACKET, PolicyConfig, PolicyType
 from uxfrm.model.selector import Selector
-from uxfrm.model.state import OFFLOAD_PACKET, StateConfig
+from uxfrm.model.state import StateConfig
 from uxfrm.model.statistics import EventFigures, Statistics, TimerFigures
 from uxfrm.model.sysctl import Sysctls
 from uxfrm.model.template import Template

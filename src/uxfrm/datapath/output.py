@@ -14,7 +14,7 @@ from numba import int64
 from uxfrm.compiled import compiled
 from uxfrm.datapath import esp, udp
 from uxfrm.datapath.batch import DATA, I64S, JOBS, PACKETS, Bytes, Int64s
-from uxfrm.datapath.headers import parse
+from uxfrm.datapath.headers import AF_INET6, parse
 from uxfrm.datapath.limits import (
     NOTICE_AEVENT,
     NOTICE_HARD,
@@ -41,6 +41,7 @@ _TUNNEL = 1
 _ESP = 50
 _SEQ_MASK = 0xFFFFFFFF
 _OSEQ_MAY_WRAP = 2
+_IPV6_MIN_MTU = 1280
 
 
 @compiled(int64(DATA, PACKETS))
@@ -101,7 +102,9 @@ def _encapsulate(
     p, x = packets[i], rows[row]
     p["mark"] = (p["mark"] & ~x["set_m"]) | x["set_v"]
     tunnel = x["mode"] == _TUNNEL
-    if tunnel and mtu and p["length"] > mtu and dont_fragment(data, packets, i):
+    # Follows: xfrm6_tunnel_check_size: what every IPv6 link carries passes.
+    limit = max(mtu, _IPV6_MIN_MTU) if p["family"] == AF_INET6 else mtu
+    if tunnel and mtu and p["length"] > limit and dont_fragment(data, packets, i):
         return _TOO_BIG
     around = udp.HEADER if x["encap"] else 0
     proto = udp.PROTO if around else _ESP
