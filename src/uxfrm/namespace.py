@@ -192,14 +192,14 @@ class Namespace:
     def add_state(self, config: StateConfig) -> State:
         """`ip xfrm state add`: XfrmError EEXIST, EINVAL, ENOSYS."""
         config = self._sad.constructed(_without_device(config))
-        state = self._sad.add(config, self.now_s)
+        state = self._sad.add(config, self.now)
         if self._wanted(StateAdded):
             self._tell(StateAdded(state.dump(), False))
         return state
 
     def restore_state(self, dump: StateDump) -> State:
         """Bring back a state from a dump, with its counters, window and times."""
-        return self._sad.restore(dump, self.now_s)
+        return self._sad.restore(dump, self.now)
 
     def update_state(self, config: StateConfig) -> State:
         """`ip xfrm state update`: XfrmError ESRCH, EINVAL, ENOSYS.
@@ -207,7 +207,7 @@ class Namespace:
         As in Linux the event tells the request, not what came of it where the state was there.
         """
         config = self._sad.constructed(_without_device(config))
-        state = self._sad.update(config, self.now_s)
+        state = self._sad.update(config, self.now)
         if self._wanted(StateAdded):
             self._tell(StateAdded(StateDump.requested(config, self.now_s), True))
         return state
@@ -236,7 +236,7 @@ class Namespace:
 
     def alloc_spi(self, wanted: LarvalConfig, low: int, high: int) -> StateDump:
         """`ip xfrm state allocspi`: XfrmError EINVAL, ENOENT."""
-        return self._sad.alloc_spi(wanted, low, high, self.now_s).dump()
+        return self._sad.alloc_spi(wanted, low, high, self.now).dump()
 
     def get_aevent(self, identity: StateId, flags: int = 0) -> Aevent:
         """GETAE: a state's running figures, `flags` saying what of (AE_RTHR, AE_ETHR). XfrmError ESRCH."""
@@ -249,7 +249,7 @@ class Namespace:
     def migrate(self, wanted: Migration) -> None:
         """XFRM_MSG_MIGRATE: move a policy and its states; see lifecycle.migrate for the XfrmErrors."""
         wanted.check()
-        migrate(self._sad, self.policies, wanted, self.now_s, self._inherit)
+        migrate(self._sad, self.policies, wanted, self.now, self._inherit)
         self._tell(Migrated(wanted))
 
     def acquire(self, wanted: LarvalConfig, policy: PolicyConfig, masks: tuple[int, int, int]) -> None:
@@ -273,18 +273,18 @@ class Namespace:
 
     def add_policy(self, config: PolicyConfig) -> Policy:
         """`ip xfrm policy add`: XfrmError EEXIST."""
-        policy = self._spd.add(config, self.now_s)
+        policy = self._spd.add(config, self.now)
         if self._wanted(PolicyAdded):
             self._tell(PolicyAdded(policy.dump, False))
         return policy
 
     def restore_policy(self, dump: PolicyDump) -> Policy:
         """Bring back a policy from a dump, with its index and times."""
-        return self._spd.restore(dump, self.now_s)
+        return self._spd.restore(dump, self.now)
 
     def update_policy(self, config: PolicyConfig) -> Policy:
         """`ip xfrm policy update`: add or replace."""
-        policy = self._spd.update(config, self.now_s)
+        policy = self._spd.update(config, self.now)
         if self._wanted(PolicyAdded):
             self._tell(PolicyAdded(policy.dump, True))
         return policy
@@ -475,7 +475,7 @@ class Namespace:
         self, flow: Flow, daddr: Address, saddr: Address, template: Template, policy: Policy, cpu: int | None
     ) -> bool:
         self.path.sync_used()
-        return self._acquires.larval(flow, daddr, saddr, template, policy.dump, cpu, self.now_s)
+        return self._acquires.larval(flow, daddr, saddr, template, policy.dump, cpu, self.now)
 
     def _attend(self, notices: Int64s) -> None:
         """Do what a run of packets left to do: states at a limit, or used for the first time."""

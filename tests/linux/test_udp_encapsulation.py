@@ -9,7 +9,7 @@ from scapy.layers.inet import IP, UDP
 from scapy.layers.inet6 import IPv6
 from scapy.packet import Packet
 
-from linux.guest import LinuxGuest, Sending
+from linux.guest import GuestTransport, LinuxGuest, Sending
 from linux.suites import CHACHA, CLEAR, GCM
 from linux.twin import (
     SHAPES,
@@ -35,12 +35,12 @@ from uxfrm.model.policy import Direction, PolicyConfig
 from uxfrm.model.selector import Selector
 from uxfrm.model.state import ENCAP_ESPINUDP, Encap
 from uxfrm.namespace import Namespace
+from uxfrm.netlink.constants import Group
 from uxfrm.netlink.events import notification
 
 pytestmark = pytest.mark.linux
 
 PORT = 4500
-MAPPING = 8
 PAYLOADS = tuple(bytes(i * 7 + size & 0xFF for i in range(size)) for size in (15, 16, 17, 100, 999, 1000))
 NAT_PORT = 31000
 
@@ -134,13 +134,14 @@ def test_a_nat_is_told_and_what_came_through_it_delivered(guest: LinuxGuest, sha
     """In transport mode the checksum inside is for addresses from before the NAT: no matter."""
     case = encapsulated(Case(GCM[2], shape))
     before = ready(guest, case)
-    guest.xfrm_listen("mapping", MAPPING)
+    transport = GuestTransport(guest, "mapping")
+    transport.join(Group.MAPPING)
     _, wire = sealed(case)
     wire = [wire[0], *map(through_nat, wire[1:4]), through_nat(wire[4], 31001), through_nat(wire[5], host=8)]
     got = delivered_by(guest, wire)
     assert guest.xfrm_moved(before) == {}
     assert [datagram.payload for datagram in got] == list(PAYLOADS[:6])
-    theirs = guest.xfrm_events("mapping")
+    theirs = list(iter(transport.receive, None))
 
     twin, told = case.twin(), list[Event]()
     twin.listen(told.append, lambda kind: kind is MappingChanged)
