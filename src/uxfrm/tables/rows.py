@@ -43,7 +43,7 @@ STATE_DTYPE = np.dtype(
         ("mark_m", np.int64),
         ("family", np.int32),
         ("proto", np.int32),
-        # whether it is still the same, and alive; one batch run's provisional view (see datapath.input, output)
+        # whether it is still the same, and alive; the provisional view of one run (datapath.input, output)
         ("genid", np.int64),
         ("serial", np.int64),  # the first genid it had: higher than all that earlier states of the row had
         ("life", np.int32),
