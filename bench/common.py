@@ -5,6 +5,7 @@ Figures are ratios within one run: the machines are noisy, so everything compare
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import struct
@@ -18,7 +19,7 @@ from uxfrm import compiled
 from uxfrm.model import algorithm as algo
 from uxfrm.model.policy import Direction, PolicyConfig
 from uxfrm.model.selector import Selector
-from uxfrm.model.state import StateConfig
+from uxfrm.model.state import ENCAP_ESPINUDP, Encap, StateConfig
 from uxfrm.model.template import Mode, Template
 from uxfrm.namespace import Namespace
 
@@ -30,6 +31,9 @@ ALGORITHMS: dict[str, Callable[[], dict[str, Any]]] = {
     },
     "ChaCha20-Poly1305": lambda: {"aead": algo.aead("rfc7539esp(chacha20,poly1305)", os.urandom(36), 128)},
 }
+
+
+IN_UDP = Encap(ENCAP_ESPINUDP, 4500, 4500, bytes(4))
 
 
 def address(*parts: int) -> bytes:
@@ -58,12 +62,13 @@ def packet(flow: int, size: int) -> bytes:
     return head + struct.pack(">HHHH", 4000, 5000, size - 20, 0) + bytes(size - 28)
 
 
-def tunnel(flow: int, keys: dict[str, Any]) -> StateConfig:
+def tunnel(flow: int, keys: dict[str, Any], encap: Encap | None = None) -> StateConfig:
     """The state of a flow's tunnel."""
     source, destination = endpoints(flow)
     return StateConfig(
-        daddr=destination, saddr=source, spi=0x1000 + flow, reqid=flow + 1, mode=Mode.TUNNEL, **keys
-    )
+        daddr=destination, saddr=source, spi=0x1000 + flow, reqid=flow + 1, mode=Mode.TUNNEL, encap=encap,
+        **keys,
+    )  # fmt: skip
 
 
 def policy(flow: int, direction: Direction) -> PolicyConfig:
@@ -74,11 +79,11 @@ def policy(flow: int, direction: Direction) -> PolicyConfig:
     return PolicyConfig(direction, selector, (template,))
 
 
-def gateways(flows: int, algorithm: str) -> tuple[Namespace, Namespace]:
+def gateways(flows: int, algorithm: str, encap: Encap | None = None) -> tuple[Namespace, Namespace]:
     """Two ends with one tunnel and one policy per flow."""
     out, back = Namespace(randbytes=os.urandom), Namespace(randbytes=os.urandom)
     for flow in range(flows):
-        config = tunnel(flow, ALGORITHMS[algorithm]())
+        config = tunnel(flow, ALGORITHMS[algorithm](), encap)
         out.add_state(config)
         back.add_state(config)
         out.add_policy(policy(flow, Direction.OUT))
@@ -126,14 +131,23 @@ def _cell(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def finish(rows: Sequence[dict[str, Any]], arguments: Sequence[str]) -> None:
-    """Print the table; with --json FILE write it there too."""
+def options(about: str | None, **more: Callable[[str], Any]) -> argparse.Namespace:
+    """What the command line says: --json, --quick, and `more` by the type of their values."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
+    parser.add_argument("--quick", action="store_true", help="less of everything: to see whether it works")
+    for name, kind in more.items():
+        parser.add_argument(f"--{name}", type=kind)
+    return parser.parse_args()
+
+
+def finish(rows: Sequence[dict[str, Any]], json_file: Path | None) -> None:
+    """Print the table, and write it to a file if there is one."""
     print(table(rows))
-    save(rows, arguments)
+    save(rows, json_file)
 
 
-def save(rows: Sequence[dict[str, Any]], arguments: Sequence[str]) -> None:
-    """With --json FILE, write the rows there."""
-    if "--json" in arguments:
-        file = Path(arguments[list(arguments).index("--json") + 1])
-        file.write_text(json.dumps(list(rows), indent=1) + "\n")
+def save(rows: Sequence[dict[str, Any]], json_file: Path | None) -> None:
+    """Write the rows to a file if there is one."""
+    if json_file is not None:
+        json_file.write_text(json.dumps(list(rows), indent=1) + "\n")

@@ -10,7 +10,6 @@ keep. Batches of 256, one slot, text lengths as given, one core.
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -19,7 +18,7 @@ import numba
 import numpy as np
 from numba import int64
 
-from common import finish
+from common import finish, options
 from uxfrm import compiled
 from uxfrm.compiled import compiled as declare
 from uxfrm.datapath.crypto import kinds as k
@@ -190,9 +189,10 @@ def check(bench: Bench) -> None:
         raise SystemExit("a packet was changed")
 
 
-def main(arguments: list[str]) -> None:
+def main() -> None:
+    given = options(__doc__)
     compiled.ready()
-    seconds = 0.5 if "--quick" in arguments else 3.0
+    seconds = 0.5 if given.quick else 3.0
     rows: list[dict[str, Any]] = []
     for name, make in ALGORITHMS.items():
         for size in SIZES:
@@ -207,8 +207,8 @@ def main(arguments: list[str]) -> None:
             row |= {"seal +ns": (found[1] - found[0]) / BATCH * 1e9}
             row |= {"open +ns": (found[3] - found[2]) / BATCH * 1e9}
             rows.append(row)
-    finish(rows, arguments)
+    finish(rows, given.json)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

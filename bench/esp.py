@@ -4,8 +4,8 @@
 
 Columns: Mpps and Gb/s (of inner packets, one core) for encapsulation and decapsulation through a Namespace,
 batches of 256, one tunnel per flow; `raw` is the crypto library alone on the same buffers; `of raw` is how
-much of it is left; `x Scapy` and `x loop` compare packets a second with Scapy's SecurityAssociation and with
-a loop over pyca/cryptography.
+much of it is left; `x plain` compares ESP in UDP with ESP, `x Scapy` and `x loop` packets a second with those
+of Scapy's SecurityAssociation and of a loop over pyca/cryptography.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from scapy.layers.inet import IP
 from scapy.layers.ipsec import ESP, SecurityAssociation
 
-from common import ALGORITHMS, best, endpoints, finish, gateways, inner, packet, ready
+from common import ALGORITHMS, IN_UDP, best, endpoints, finish, gateways, inner, options, packet, ready
 from uxfrm.datapath.batch import Batch
 from uxfrm.datapath.crypto.batch import open_, seal
 from uxfrm.model.outcome import Outcome
+from uxfrm.model.state import Encap
 
 BATCH = 256
 IMIX = (64,) * 7 + (576,) * 4 + (1420,)
@@ -72,9 +73,11 @@ def round_trip(out: Any, back: Any, batch: Batch, timer: Timer) -> None:
     timer.bytes += size
 
 
-def path(flows: int, algorithm: str, sizes: tuple[int, ...], seconds: float) -> dict[str, float]:
+def path(
+    flows: int, algorithm: str, sizes: tuple[int, ...], seconds: float, encap: Encap | None = None
+) -> dict[str, float]:
     """Measure the whole path."""
-    out, back = gateways(flows, algorithm)
+    out, back = gateways(flows, algorithm, encap)
     ring = batches(flows, sizes)
     for batch in ring:
         round_trip(out, back, batch, Timer())
@@ -143,17 +146,17 @@ def loop_rate(size: int, seconds: float) -> float:
     return 1 / best(one, seconds)
 
 
-def main(arguments: list[str]) -> None:
+def main() -> None:
+    given = options(__doc__)
     ready()
-    quick = "--quick" in arguments
-    seconds = 0.3 if quick else 2.0
+    seconds = 0.3 if given.quick else 2.0
     rows: list[dict[str, Any]] = []
     scapy = {name: scapy_rate(sizes[0], seconds) for name, sizes in SIZES.items() if len(sizes) == 1}
     loop = {name: loop_rate(sizes[0], seconds) for name, sizes in SIZES.items() if len(sizes) == 1}
     for algorithm in ALGORITHMS:
         for name, sizes in SIZES.items():
             alone = raw(algorithm, sizes, seconds)
-            for flows in (1, 1000) if quick else (1, 1000, 100_000):
+            for flows in (1, 1000) if given.quick else (1, 1000, 100_000):
                 found = path(flows, algorithm, sizes, seconds)
                 row: dict[str, Any] = {"algorithm": algorithm, "bytes": name, "flows": flows}
                 row |= found | alone
@@ -163,10 +166,14 @@ def main(arguments: list[str]) -> None:
                     row["x Scapy"] = found["encap Mpps"] * 1e6 / scapy[name]
                     row["x loop"] = found["encap Mpps"] * 1e6 / loop[name]
                 rows.append(row)
+                if algorithm == "AES-GCM-128":
+                    wrapped = path(flows, algorithm, sizes, seconds, IN_UDP)
+                    row = {"algorithm": f"{algorithm} in UDP", "bytes": name, "flows": flows} | wrapped
+                    rows.append(row | {"x plain": wrapped["encap Mpps"] / found["encap Mpps"]})
                 print(".", end="", flush=True, file=sys.stderr)
     print(file=sys.stderr)
-    finish(rows, arguments)
+    finish(rows, given.json)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

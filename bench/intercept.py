@@ -17,7 +17,7 @@ import subprocess
 import sys
 import threading
 
-from common import finish
+from common import finish, options
 from uxfrm.intercept.engine import Peer
 from uxfrm.intercept.run import run
 from uxfrm.intercept.signals import Signals
@@ -103,10 +103,11 @@ def child(arguments: list[str]) -> int:
         return run(command, Acknowledging(), way == "strict", signals=signals)
 
 
-def main(arguments: list[str]) -> None:
-    if arguments[:1] == ["--child"]:
-        raise SystemExit(child(arguments[1:]))
-    calls = "200" if "--quick" in arguments else "2000"
+def main() -> None:
+    if sys.argv[1:2] == ["--child"]:
+        raise SystemExit(child(sys.argv[2:]))
+    given = options(__doc__)
+    calls = "200" if given.quick else "2000"
     results = {}
     for way in ("native", "served", "strict"):
         line = [sys.executable, __file__, "--child", way, calls]
@@ -114,8 +115,8 @@ def main(arguments: list[str]) -> None:
     rows = [
         {"call": call, **{f"{way} us": results[way][call] for way in results}} for call in results["native"]
     ]
-    finish(rows, arguments)
+    finish(rows, given.json)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

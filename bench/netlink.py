@@ -24,7 +24,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from common import finish
+from common import finish, options
 
 KERNEL = ["unshare", "--map-root-user", "--net"]
 UXFRM = [sys.executable, "-m", "uxfrm.cli.main"]
@@ -293,23 +293,22 @@ PARTS: dict[str, Callable[[int, Path], list[Row]]] = {
 }  # fmt: skip
 
 
-def main(arguments: list[str]) -> None:
+def main() -> None:
     """Measure the parts asked for, or all."""
-    if arguments[:1] == ["--client"]:
-        print(json.dumps(CLIENTS[arguments[1]](*arguments[2:])))
+    if sys.argv[1:2] == ["--client"]:
+        print(json.dumps(CLIENTS[sys.argv[2]](*sys.argv[3:])))
         return
-    lines = 2_000 if "--quick" in arguments else 100_000
-    if "--lines" in arguments:
-        lines = int(arguments[arguments.index("--lines") + 1])
-    only = arguments[arguments.index("--only") + 1].split(",") if "--only" in arguments else list(PARTS)
+    given = options(__doc__, lines=int, only=str)
+    lines = given.lines or (2_000 if given.quick else 100_000)
+    only = given.only.split(",") if given.only else list(PARTS)
     rows = []
     for part in only:
         with tempfile.TemporaryDirectory() as folder:
             rows += PARTS[part](lines, Path(folder))
         print(".", end="", flush=True, file=sys.stderr)
     print(file=sys.stderr)
-    finish(rows, arguments)
+    finish(rows, given.json)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from common import finish
+from common import finish, options
 from uxfrm.model.address import AF_INET, AF_INET6
 from uxfrm.model.flow import Flow
 from uxfrm.model.policy import PolicyConfig
@@ -143,17 +143,18 @@ def _sweep(table: PolicyTable, flows: list[Flow]) -> float:
     return time.perf_counter() - start
 
 
-def main(arguments: list[str]) -> None:
+def main() -> None:
     """Measure every table at every size."""
-    lookups = 2_000 if "--quick" in arguments else 20_000
+    given = options(__doc__)
+    lookups = 2_000 if given.quick else 20_000
     rows = []
     for kind in KINDS:
         for size in SIZES:
             rows.append(measure(kind, size, lookups))
             print(".", end="", flush=True, file=sys.stderr)
     print(file=sys.stderr)
-    finish(rows, arguments)
+    finish(rows, given.json)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -21,7 +21,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from common import finish, packet, ready
+from common import finish, options, packet, ready
 from uxfrm.datapath.batch import Batch
 from uxfrm.model import algorithm as algo
 from uxfrm.model.address import show
@@ -161,22 +161,23 @@ def measure(capture: Path, setup: Path, options: list[str], output: Path) -> tup
     return seconds, peak
 
 
-def main(arguments: list[str]) -> None:
+def main() -> None:
+    given = options(__doc__, keep=Path)
     ready()
-    count = 50_000 if "--quick" in arguments else 1_000_000
+    count = 50_000 if given.quick else 1_000_000
     rows = []
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(arguments[arguments.index("--keep") + 1]) if "--keep" in arguments else Path(name)
+        folder = given.keep or Path(name)
         folder.mkdir(parents=True, exist_ok=True)
         capture, setup = folder / "wire.pcap", folder / "setup.batch"
         if not (capture.exists() and setup.exists()):
             make(folder, count)
-        for what, options in (("summary only", ["-q"]), ("listing", []), ("JSON", ["--json"])):
-            seconds, peak = measure(capture, setup, options, folder / "output")
+        for what, flags in (("summary only", ["-q"]), ("listing", []), ("JSON", ["--json"])):
+            seconds, peak = measure(capture, setup, flags, folder / "output")
             rows.append({"output": what, "packets": count, "MB": capture.stat().st_size // 1_000_000,
                          "seconds": seconds, "packets/s": count / seconds, "peak MB": peak})  # fmt: skip
-    finish(rows, arguments)
+    finish(rows, given.json)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

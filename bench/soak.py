@@ -24,7 +24,7 @@ import time
 from collections import Counter, deque
 from typing import Any
 
-from common import ALGORITHMS, endpoints, inner, packet, ready, save, table
+from common import ALGORITHMS, endpoints, inner, options, packet, ready, save, table
 from states import resident
 from uxfrm.datapath.batch import Batch
 from uxfrm.lifecycle.events import Event, PolicyAdded, StateAdded, StateDeleted, StateExpired, StateMonitored
@@ -343,25 +343,23 @@ def timers(count: int) -> list[dict[str, Any]]:
     ]
 
 
-def main(arguments: list[str]) -> None:
-    def option(name: str, otherwise: float) -> float:
-        return float(arguments[arguments.index(name) + 1]) if name in arguments else otherwise
-
+def main() -> None:
+    given = options(__doc__, tunnels=int, days=float, seconds=float, cycles=int, timers=int)
     ready()
-    if "--cycles" in arguments:
-        parts = [cycles(int(option("--cycles", 0)))]
-    elif "--timers" in arguments:
-        parts = [timers(int(option("--timers", 0)))]
-    elif "--tunnels" in arguments:
-        parts = [soak(int(option("--tunnels", 0)), option("--days", 1), option("--seconds", float("inf")))]
-    elif "--quick" in arguments:
+    if given.cycles:
+        parts = [cycles(given.cycles)]
+    elif given.timers:
+        parts = [timers(given.timers)]
+    elif given.tunnels:
+        parts = [soak(given.tunnels, given.days or 1, given.seconds or float("inf"))]
+    elif given.quick:
         parts = [soak(50, 0.25, 60), cycles(10_000), timers(1_000)]
     else:
         parts = [soak(1_000, 1, 120), cycles(100_000), timers(100_000)]
     for rows in parts:
         print(table(rows))
-    save([row for rows in parts for row in rows], arguments)
+    save([row for rows in parts for row in rows], given.json)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -15,7 +15,7 @@ import sys
 import time
 from pathlib import Path
 
-from common import ALGORITHMS, endpoints, finish, tunnel
+from common import ALGORITHMS, endpoints, finish, options, tunnel
 from uxfrm.namespace import Namespace
 
 LOOKUPS = 100_000
@@ -55,17 +55,18 @@ def measure(count: int) -> dict[str, float]:
     }
 
 
-def main(arguments: list[str]) -> None:
-    if arguments[:1] == ["--child"]:
-        print(json.dumps(measure(int(arguments[1]))))
+def main() -> None:
+    if sys.argv[1:2] == ["--child"]:
+        print(json.dumps(measure(int(sys.argv[2]))))
         return
-    sizes = (1_000, 10_000) if "--quick" in arguments else (10_000, 100_000, 1_000_000)
+    given = options(__doc__)
+    sizes = (1_000, 10_000) if given.quick else (10_000, 100_000, 1_000_000)
     rows = []
     for size in sizes:
         child = [sys.executable, __file__, "--child", str(size)]
         rows.append(json.loads(subprocess.run(child, check=True, capture_output=True).stdout))
-    finish(rows, arguments)
+    finish(rows, given.json)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -5,6 +5,7 @@ The golden rows are what Linux 6.1 in user-mode-linux did (semantics document, s
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 from collections import Counter as Tally
@@ -22,10 +23,11 @@ from uxfrm.lifecycle.events import Event, StateExpired
 from uxfrm.model import algorithm as algo
 from uxfrm.model.address import AF_INET, AF_INET6, parse
 from uxfrm.model.dump import StateId
+from uxfrm.model.error import XfrmError
 from uxfrm.model.lifetime import LifetimeConfig
 from uxfrm.model.mark import Mark
 from uxfrm.model.outcome import Counter, Outcome, Verdict
-from uxfrm.model.policy import Action, Direction, PolicyConfig
+from uxfrm.model.policy import Action, Direction, Offload, PolicyConfig
 from uxfrm.model.selector import Selector
 from uxfrm.model.state import (
     DECAP_DSCP,
@@ -34,6 +36,7 @@ from uxfrm.model.state import (
     NOECN,
     NOPMTUDISC,
     OSEQ_MAY_WRAP,
+    Rare,
     ReplayEsn,
     ReplayLegacy,
     SaDir,
@@ -445,6 +448,18 @@ def test_marks_choose_the_state() -> None:
         batch = Batch.pack(wire, 1000, mark=mark)
         ns.input(batch)
         assert outcomes(batch) == [wanted]
+
+
+def test_crypto_offload_is_done_in_software_and_packet_offload_refused() -> None:
+    """As where the device can do neither, and as where there is no such device."""
+    out = namespace(state(rare=Rare(offload=Offload(1, 0))), policy(Direction.OUT, template()))
+    assert receive(namespace(state(), ALLOW), *output(out, datagram())) == [Outcome.DELIVERED]
+    (dump,) = out.dump_states()
+    assert isinstance(dump.config, StateConfig)
+    assert dump.config.rare.offload is None
+    with pytest.raises(XfrmError) as refused:
+        namespace(state(rare=Rare(offload=Offload(1, 4))))
+    assert (refused.value.number, refused.value.text) == (errno.EINVAL, "")
 
 
 # -- headers

@@ -12,12 +12,12 @@ from dataclasses import replace
 import numpy as np
 
 from uxfrm import compiled
-from uxfrm.datapath import census, satable
+from uxfrm.datapath import census, satable, udp
 from uxfrm.datapath.batch import Batch, Int64s
 from uxfrm.datapath.context import Context
 from uxfrm.datapath.crypto.keyring import Keyring
 from uxfrm.datapath.inspect import inspect
-from uxfrm.datapath.limits import NOTICE_AEVENT, NOTICE_HARD, NOTICE_SOFT
+from uxfrm.datapath.limits import NOTICE_AEVENT, NOTICE_HARD, NOTICE_MAPPING, NOTICE_SOFT
 from uxfrm.datapath.receive import receive
 from uxfrm.datapath.send import Bundles, give_up, release, send
 from uxfrm.lifecycle.acquire import Acquires
@@ -28,16 +28,20 @@ from uxfrm.lifecycle.events import (
     DefaultChanged,
     Event,
     Listener,
+    MappingChanged,
     Migrated,
     PoliciesFlushed,
     PolicyAdded,
     PolicyDeleted,
+    Reported,
     StateAdded,
     StateDeleted,
     StateMonitored,
     StatesFlushed,
     Wanted,
 )
+from uxfrm.lifecycle.keepalives import Keepalives
+from uxfrm.lifecycle.mappings import mapping_changed
 from uxfrm.lifecycle.migrate import migrate
 from uxfrm.lifecycle.policies import PolicyDatabase
 from uxfrm.lifecycle.sockets import Socket
@@ -58,8 +62,9 @@ from uxfrm.model.error import invalid
 from uxfrm.model.flow import Flow
 from uxfrm.model.lifetime import LifetimeCurrent
 from uxfrm.model.migrate import Migration
-from uxfrm.model.policy import PolicyConfig, PolicyType
-from uxfrm.model.state import OFFLOAD_PACKET, StateConfig
+from uxfrm.model.policy import OFFLOAD_PACKET, PolicyConfig, PolicyType
+from uxfrm.model.selector import Selector
+from uxfrm.model.state import StateConfig
 from uxfrm.model.statistics import EventFigures, Statistics, TimerFigures
 from uxfrm.model.sysctl import Sysctls
 from uxfrm.model.template import Template
@@ -99,6 +104,7 @@ class Namespace:
         self._asked = False
         self._acquires = Acquires(self._sad, self._tell)
         self._aevents = Aevents(self._sad, self._tell, lambda: self._wanted(StateMonitored))
+        self._keepalives = Keepalives()
         self.path.acquire = self._acquire
 
     # -- packets
@@ -114,7 +120,10 @@ class Namespace:
         send(self.path, self._bundles, batch)
 
     def released(self) -> list[Batch]:
-        """Take what became, since the last call, of packets that `output` had held; some may be sent now."""
+        """Take what became, since the last call, of packets that `output` had held, and NAT keepalives.
+
+        Those whose outcome's verdict is SENT or CLEAR are to be sent.
+        """
         released, self._released = self._released, []
         return released
 
@@ -141,6 +150,11 @@ class Namespace:
             self._sad.advance(deadline, self.now)
             self._spd.advance(deadline)
             self._aevents.advance(deadline)
+            self._released += [
+                udp.keepalive(state.config, self.now_s)
+                for state in self._keepalives.advance(deadline)
+                if isinstance(state.config, StateConfig)
+            ]
             self._released += release(self.path, self._bundles)
         self.path.now = now_s
 
@@ -152,6 +166,7 @@ class Namespace:
             self._spd.timers.next_deadline(),
             self._aevents.timers.next_deadline(),
             self.path.held.timers.next_deadline(),
+            self._keepalives.next_deadline(),
         )
 
     def horizon(self) -> float | None:
@@ -161,10 +176,12 @@ class Namespace:
             self._spd.timers.next_deadline(),
             self._aevents.timers.next_deadline(),
             self.path.held.timers.next_deadline(),
+            self._keepalives.next_deadline(),
         )
 
     def _watch(self) -> None:
         self.path.monitored = int(self._aevents.watch(self.now))
+        self.path.mapped = 2 if self._wanted(MappingChanged) else 0
         asked = self._wanted(Acquire)
         if asked and not self._asked:
             # Flows that found no state while nobody could be asked for one.
@@ -176,14 +193,14 @@ class Namespace:
     def add_state(self, config: StateConfig) -> State:
         """`ip xfrm state add`: XfrmError EEXIST, EINVAL, ENOSYS."""
         config = self._sad.constructed(_without_device(config))
-        state = self._sad.add(config, self.now_s)
+        state = self._sad.add(config, self.now)
         if self._wanted(StateAdded):
             self._tell(StateAdded(state.dump(), False))
         return state
 
     def restore_state(self, dump: StateDump) -> State:
         """Bring back a state from a dump, with its counters, window and times."""
-        return self._sad.restore(dump, self.now_s)
+        return self._sad.restore(dump, self.now)
 
     def update_state(self, config: StateConfig) -> State:
         """`ip xfrm state update`: XfrmError ESRCH, EINVAL, ENOSYS.
@@ -191,7 +208,7 @@ class Namespace:
         As in Linux the event tells the request, not what came of it where the state was there.
         """
         config = self._sad.constructed(_without_device(config))
-        state = self._sad.update(config, self.now_s)
+        state = self._sad.update(config, self.now)
         if self._wanted(StateAdded):
             self._tell(StateAdded(StateDump.requested(config, self.now_s), True))
         return state
@@ -220,7 +237,7 @@ class Namespace:
 
     def alloc_spi(self, wanted: LarvalConfig, low: int, high: int) -> StateDump:
         """`ip xfrm state allocspi`: XfrmError EINVAL, ENOENT."""
-        return self._sad.alloc_spi(wanted, low, high, self.now_s).dump()
+        return self._sad.alloc_spi(wanted, low, high, self.now).dump()
 
     def get_aevent(self, identity: StateId, flags: int = 0) -> Aevent:
         """GETAE: a state's running figures, `flags` saying what of (AE_RTHR, AE_ETHR). XfrmError ESRCH."""
@@ -233,7 +250,7 @@ class Namespace:
     def migrate(self, wanted: Migration) -> None:
         """XFRM_MSG_MIGRATE: move a policy and its states; see lifecycle.migrate for the XfrmErrors."""
         wanted.check()
-        migrate(self._sad, self.policies, wanted, self.now_s, self._inherit)
+        migrate(self._sad, self.policies, wanted, self.now, self._inherit)
         self._tell(Migrated(wanted))
 
     def acquire(self, wanted: LarvalConfig, policy: PolicyConfig, masks: tuple[int, int, int]) -> None:
@@ -257,18 +274,18 @@ class Namespace:
 
     def add_policy(self, config: PolicyConfig) -> Policy:
         """`ip xfrm policy add`: XfrmError EEXIST."""
-        policy = self._spd.add(config, self.now_s)
+        policy = self._spd.add(config, self.now)
         if self._wanted(PolicyAdded):
             self._tell(PolicyAdded(policy.dump, False))
         return policy
 
     def restore_policy(self, dump: PolicyDump) -> Policy:
         """Bring back a policy from a dump, with its index and times."""
-        return self._spd.restore(dump, self.now_s)
+        return self._spd.restore(dump, self.now)
 
     def update_policy(self, config: PolicyConfig) -> Policy:
         """`ip xfrm policy update`: add or replace."""
-        policy = self._spd.update(config, self.now_s)
+        policy = self._spd.update(config, self.now)
         if self._wanted(PolicyAdded):
             self._tell(PolicyAdded(policy.dump, True))
         return policy
@@ -330,6 +347,13 @@ class Namespace:
     def sad_info(self) -> SadInfo:
         """`ip xfrm state count`."""
         return self.states.info()
+
+    def report(self, proto: int, selector: Selector, coaddr: Address | None = None) -> None:
+        """Tell key managers of a packet whose mobility header wants a state (proto: route2 or hao).
+
+        Nothing here processes mobility headers; this is for whoever does. Follows: km_report.
+        """
+        self._tell(Reported(proto, selector, coaddr))
 
     # -- devices
 
@@ -396,6 +420,7 @@ class Namespace:
             states=self._sad.timers.planned,
             policies=self._spd.timers.planned,
             aevents=self._aevents.timers.planned,
+            keepalives=len(self._keepalives),
             held=self.path.held.timers.planned,
             next=None if due is None else due - self.now,
         )
@@ -430,6 +455,7 @@ class Namespace:
         self._count_kinds(state, -1)
         self.path.bury(state)
         self._aevents.forget(state)
+        self._keepalives.forget(state)
         satable.uninstall(state, self.keyring)
 
     def _count_kinds(self, state: State, one: int) -> None:
@@ -440,8 +466,9 @@ class Namespace:
         self.path.companions += one * int(x["transform"] == TRANSFORM_IPIP)
 
     def _note_encapsulation(self, state: State) -> None:
-        """Remember the UDP port on which this state's ESP will arrive."""
+        """Remember the UDP port on which this state's ESP will arrive, and whether it wants keepalives."""
         config = state.config
+        self._keepalives.watch(state, self.now_s)
         if isinstance(config, StateConfig) and config.encap is not None:
             ports = {*self.path.encap_ports.tolist(), config.encap.dport}
             self.path.encap_ports = np.array(sorted(ports), np.int64)
@@ -456,7 +483,7 @@ class Namespace:
         self, flow: Flow, daddr: Address, saddr: Address, template: Template, policy: Policy, cpu: int | None
     ) -> bool:
         self.path.sync_used()
-        return self._acquires.larval(flow, daddr, saddr, template, policy.dump, cpu, self.now_s)
+        return self._acquires.larval(flow, daddr, saddr, template, policy.dump, cpu, self.now)
 
     def _attend(self, notices: Int64s) -> None:
         """Do what a run of packets left to do: states at a limit, or used for the first time."""
@@ -470,6 +497,8 @@ class Namespace:
                 self._sad.soften(state)
             elif kind == NOTICE_AEVENT:
                 self._aevents.sequence(state, self.now)
+            elif kind == NOTICE_MAPPING:
+                self._tell(mapping_changed(state))
             else:
                 self._sad.timers.arm(state)
 

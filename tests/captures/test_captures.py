@@ -29,10 +29,10 @@ from uxfrm.replay.host import Host
 from uxfrm.replay.setup import Interfaces, apply_setup
 
 DATA = Path(__file__).parent / "data"
-FROM_A = ("src 10.9.0.1 ", "src fd09::1 ")
+FROM_B = ("src 10.9.0.2 ", "src fd09::2 ")
 MAC_B = bytes.fromhex("02000000000b")
 
-LATER = ("ah-", "bundle-esp", "udpencap-", "esn-ah-")
+LATER = ("ah-", "bundle-esp", "esn-ah-")
 CASES = sorted(path.name for path in DATA.iterdir() if path.is_dir())
 # The recording has no frames in which IPComp left a packet alone: see test_ipcomp.py.
 PARTLY = ("ipcomp-",)
@@ -102,7 +102,7 @@ def entries(text: str) -> list[str]:
 
 def test_b_receives_what_linux_delivered(played: Played) -> None:
     delivered = [datagram(r.inner or b"") for r in played.of(IN) if r.outcome == "delivered"]
-    assert delivered == played.truth["delivered"]["b"]
+    assert delivered == [d for d in played.truth["delivered"]["b"] if d is not None]
 
 
 def test_the_counters_are_the_kernels(played: Played) -> None:
@@ -114,7 +114,9 @@ def test_the_counters_are_the_kernels(played: Played) -> None:
 def test_every_frame_is_counted_once(played: Played) -> None:
     received = played.of(IN)
     dropped = Tally(r.counter for r in received if r.outcome == "dropped")
-    assert None not in dropped
+    # Of ESP in UDP that was cut off UDP itself sees that it is short: no counter of XFRM moves.
+    short = sum("cut" in what for what in played.truth["hostile_to_b"])
+    assert dropped.pop(None, 0) == (short if played.folder.name.startswith("udpencap-") else 0)
     ours = played.namespace.counters()
     assert dropped == {c.name: ours[c] for c in Counter if ours[c]}
     assert len(received) == played.truth["sent"] + len(played.truth["hostile_to_b"])
@@ -129,16 +131,16 @@ def assert_inbound_states_are_the_kernels(played: Played, protocol: str = "") ->
     ours = [entries(show_state(unused(dump)))[0] for dump in played.namespace.dump_states()]
     kernels = entries(played.text("state-b.txt"))
     assert len(ours) == len(kernels)
-    inbound = [k for k, text in enumerate(kernels) if text.startswith(FROM_A) and protocol in text]
+    inbound = [k for k, text in enumerate(kernels) if not text.startswith(FROM_B) and protocol in text]
     assert inbound
     assert [ours[k] for k in inbound] == [kernels[k] for k in inbound]
 
 
 def test_what_b_sent_decrypts_to_what_a_received(played: Played) -> None:
     opened = played.of(OUT)
-    assert {r.outcome for r in opened} == {"sent"}
+    assert {r.outcome for r in opened} <= {"sent"}
     assert [datagram(r.inner or b"") for r in opened] == played.truth["delivered"]["a"]
-    assert {r.policy_index for r in opened} == {9}
+    assert {r.policy_index for r in opened} <= {9}
 
 
 def test_the_output_path_repeats_what_linux_sent(played: Played) -> None:
@@ -146,9 +148,10 @@ def test_the_output_path_repeats_what_linux_sent(played: Played) -> None:
     case = played.folder.name
     fresh = Played(case).namespace
     inner = [r.inner or b"" for r in played.of(OUT)]
+    assert len(inner) == len(played.truth["delivered"]["a"])
     batch = Batch.pack(inner, 1)
     fresh.output(batch)
-    assert {Outcome.of(int(o)) for o in batch.packets["outcome"]} == {Outcome.SENT}
+    assert {Outcome.of(int(o)) for o in batch.packets["outcome"]} <= {Outcome.SENT}
     wires = wire_packets(played.folder / "wire.pcap")
     for i, wire in enumerate(wires):
         mine = batch.packet(i)
@@ -182,7 +185,7 @@ def visible(packet: bytes) -> tuple[bytes, ...]:
 
 @pytest.mark.parametrize("case", NOT_YET)
 def test_what_is_not_supported_yet_is_said_and_not_counted(case: str) -> None:
-    """AH and UDP encapsulation come later: reported so, never as drops of ours.
+    """AH comes later: reported so, never as drops of ours.
 
     What is dropped in these captures Linux dropped too: frames of an unknown SPI, or cut off.
     """

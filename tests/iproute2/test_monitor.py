@@ -18,10 +18,12 @@ from uxfrm.iproute2.output import show_policy, show_state
 from uxfrm.lifecycle.events import (
     Acquire,
     DefaultChanged,
+    MappingChanged,
     PoliciesFlushed,
     PolicyAdded,
     PolicyDeleted,
     PolicyExpired,
+    Reported,
     StateAdded,
     StateDeleted,
     StateExpired,
@@ -30,7 +32,7 @@ from uxfrm.lifecycle.events import (
 )
 from uxfrm.model.aevent import Aevent
 from uxfrm.model.algorithm import Algorithm
-from uxfrm.model.dump import LarvalConfig, PolicyDump, StateDump, StateStats
+from uxfrm.model.dump import LarvalConfig, PolicyDump, StateDump, StateId, StateStats
 from uxfrm.model.error import XfrmError
 from uxfrm.model.lifetime import INF, LifetimeConfig, LifetimeCurrent
 from uxfrm.model.mark import NO_MARK, Mark
@@ -354,6 +356,18 @@ def monitored(maker):
     return StateMonitored(Aevent(maker.state(), maker.number(7), 2, 10))
 
 
+def mapped(maker):
+    af = maker.any(2, 10)
+    old, new = ((maker.address(af), maker.number(16)) for _ in range(2))
+    return MappingChanged(StateId(maker.address(af), maker.number(32), 50, af), maker.number(32), old, new)
+
+
+def reported(maker):
+    selector = maker.policy().config.selector
+    coaddr = maker.address(selector.family) if selector.family else None
+    return Reported(maker.any(43, 60), selector, maker.any(None, coaddr))
+
+
 FIXED = [
     StatesFlushed(0), StatesFlushed(255), StatesFlushed(50), PoliciesFlushed(0), PoliciesFlushed(1),
     DefaultChanged(1, 2, 0),
@@ -367,7 +381,7 @@ def events(seed, count):
             state, policy = maker.any(maker.state, maker.larval)(), maker.policy()
             usual = [StateAdded(state, True), StateDeleted(state), PolicyAdded(policy, True)]
             odd = [PolicyDeleted(policy, maker.any(True, False)), expired(maker), monitored(maker)]
-            found.append(maker.any(*usual, *odd, acquired(maker)))
+            found.append(maker.any(*usual, *odd, acquired(maker), mapped(maker), reported(maker)))
         except XfrmError:
             continue
     return found

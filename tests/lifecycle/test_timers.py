@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import pytest
@@ -25,7 +26,7 @@ START = 1000
 class Told(NamedTuple):
     """One event: when `advance` told it, of which SPI, soft or hard."""
 
-    time: int
+    time: float
     spi: int
     hard: bool
 
@@ -35,7 +36,7 @@ class Clock:
 
     def __init__(self) -> None:
         self.table = StateTable(seed=1)
-        self.now = START
+        self.now: float = START
         self.told: list[Told] = []
         self.dumps: list[StateExpired] = []
         self.db = StateDatabase(
@@ -53,10 +54,10 @@ class Clock:
     def use(self, state: State) -> None:
         """What the first packet does: the row gets the time, and the namespace arms the timer."""
         if not state.record["use_time"]:
-            state.record["use_time"] = self.now
+            state.record["use_time"] = int(self.now)
             self.db.timers.arm(state)
 
-    def to(self, now: int) -> list[tuple[int, bool]]:
+    def to(self, now: float) -> list[tuple[int, bool]]:
         """Let time pass in one step; (SPI, hard) of what that brought."""
         before = len(self.told)
         self.now = now
@@ -263,3 +264,31 @@ def test_deadlines_of_many_states_come_in_order() -> None:
     assert clock.to(START + 200) == sorted(
         ((spi, True) for spi in range(1, 101)), key=lambda event: event[0] * 37 % 101
     )
+
+
+def test_checks_come_whole_seconds_after_the_state() -> None:
+    """Linux compares seconds, but looks only whole seconds after the moment at which the state came."""
+    clock = Clock()
+    clock.now = START + 0.75
+    used = clock.add(1, hard_use=2)
+    clock.add(2, soft_add=1, hard_add=3)
+    clock.to(START + 1.25)
+    clock.use(used)  # in second 1: its limit is met in second 3
+    assert clock.to(START + 1.5) == []
+    assert clock.to(START + 1.75) == [(2, False)]
+    assert clock.to(START + 3.5) == []
+    assert sorted(clock.to(START + 3.75)) == [(1, True), (2, True)]
+
+
+def test_a_limit_that_is_over_is_met_a_second_later() -> None:
+    clock = Clock()
+    state = clock.add(1, hard_add=100)
+    clock.to(START + 50.5)
+    clock.db.update(replace(config_of(state), lifetime=LifetimeConfig(hard_add=10)), clock.now)
+    assert clock.to(START + 51.25) == []
+    assert clock.to(START + 51.5) == [(1, True)]
+
+
+def config_of(state: State) -> StateConfig:
+    assert isinstance(state.config, StateConfig)
+    return state.config

@@ -28,6 +28,9 @@ _SENDING = {
 }
 _NETLINK_XFRM, _XFRM_MSG_NEWSA, _XFRM_MSG_GETSA = 6, 16, 18
 _NLM_F_REQUEST, _NLM_F_DUMP = 1, 0x300
+_SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, _NETLINK_EXT_ACK = 270, 1, 11
+_TICK = 0.03
+_FRAME_TYPE = 0x88B5  # for local experiments
 
 _LAST_COMMAND, _LAST_ANSWER = "xfrm state count\n", "SAD count"
 
@@ -63,6 +66,98 @@ def udp_open(name: str, address: str, port: int) -> None:
         made.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVTCLASS, 1)
     made.bind((address, port))
     sockets[name] = made
+
+
+def udp_encap(name: str) -> None:
+    """Let a socket take ESP in UDP out, and bypass policies as IKE daemons' sockets do."""
+    made = sockets[name]
+    made.setsockopt(socket.IPPROTO_UDP, 100, 2)  # UDP_ENCAP, UDP_ENCAP_ESPINUDP
+    level, option = (0, 17) if made.family == socket.AF_INET else (41, 35)
+    for direction in (0, 1):
+        bypass = bytearray(168)
+        struct.pack_into("=H", bypass, 40, made.family)
+        struct.pack_into("=B", bypass, 160, direction)
+        made.setsockopt(level, option, bytes(bypass))
+
+
+def xfrm_open(name: str) -> None:
+    """Open a netlink socket for requests, or for the events of groups that are joined."""
+    udp_close(name)
+    made = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_XFRM)
+    made.setsockopt(_SOL_NETLINK, _NETLINK_EXT_ACK, 1)
+    made.bind((0, 0))
+    sockets[name] = made
+
+
+def xfrm_join(name: str, group: int) -> None:
+    """Hear the events of a group from now on."""
+    sockets[name].setsockopt(_SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, group)
+
+
+def xfrm_ask(name: str, request: str) -> list[str]:
+    """Send a request; what came back, all of a dump."""
+    sockets[name].send(bytes.fromhex(request))
+    return xfrm_take(name)
+
+
+def xfrm_take(name: str) -> list[str]:
+    """The datagrams that are there, without waiting."""
+    found: list[str] = []
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            found.append(sockets[name].recv(1 << 16, socket.MSG_DONTWAIT).hex())
+    return found
+
+
+def frame_open() -> None:
+    """Send and receive frames of a type of our own on the link: no policy concerns them."""
+    made = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_FRAME_TYPE))
+    made.bind(("vec0", _FRAME_TYPE))
+    sockets["frame"] = made
+
+
+def frame_send(frame: str) -> None:
+    sockets["frame"].send(bytes.fromhex(frame))
+
+
+def frame_take(timeout: float) -> str:
+    """The next such frame, or nothing where none came in time."""
+    sockets["frame"].settimeout(timeout)
+    try:
+        return sockets["frame"].recv(2048).hex()
+    except TimeoutError:
+        return ""
+
+
+def sleep_into(fraction: float) -> float:
+    """Sleep until the next second begins unless the wall clock is not farther than this in one; its time.
+
+    The kernel's seconds begin with a tick of its own, a little later.
+    """
+    into = (time.time() - _TICK) % 1
+    if into > fraction:
+        time.sleep(1 - into)
+    return time.time()
+
+
+def sleep_until(moment: float) -> None:
+    """Sleep until the wall clock shows this, if it does not yet."""
+    time.sleep(max(moment - time.time(), 0))
+
+
+def socket_policy(name: str, policy: str) -> None:
+    """Give a UDP socket a policy of its own (IP_XFRM_POLICY)."""
+    sockets[name].setsockopt(socket.IPPROTO_IP, 17, bytes.fromhex(policy))
+
+
+def udp_mark(name: str, mark: int) -> None:
+    """Have a socket's packets carry a mark."""
+    sockets[name].setsockopt(socket.SOL_SOCKET, 36, mark)  # SO_MARK
+
+
+def udp_options(name: str, options: str) -> None:
+    """Have a socket's packets carry IPv4 options."""
+    sockets[name].setsockopt(socket.IPPROTO_IP, socket.IP_OPTIONS, bytes.fromhex(options))
 
 
 def udp_close(name: str) -> None:
@@ -144,7 +239,31 @@ def xfrm_states() -> list[str]:
 
 CALLS: dict[str, Callable[..., Any]] = {
     f.__name__: f
-    for f in (run, read, write, udp_open, udp_close, udp_take, udp_send, many, ip_batch, xfrm_states)
+    for f in (
+        run,
+        read,
+        write,
+        udp_open,
+        udp_encap,
+        udp_close,
+        udp_take,
+        udp_send,
+        many,
+        ip_batch,
+        xfrm_states,
+        xfrm_open,
+        xfrm_join,
+        xfrm_ask,
+        xfrm_take,
+        frame_open,
+        frame_send,
+        frame_take,
+        sleep_into,
+        sleep_until,
+        socket_policy,
+        udp_mark,
+        udp_options,
+    )
 }
 
 

@@ -17,11 +17,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import deque
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from linux.fetch import fetch
+from uxfrm.netlink import Client
 
 HOST_MAC = bytes.fromhex("020000000001")
 GUEST_MAC = bytes.fromhex("020000000002")
@@ -127,6 +129,36 @@ def _figures(message: bytes) -> Figures:
         at += (length + 3) & ~3
     replay = attributes.get(_XFRMA_REPLAY_ESN_VAL) or attributes[_XFRMA_REPLAY_VAL]
     return Figures(spi, used, packets, *stats, struct.unpack(f"={len(replay) // 4}I", replay))
+
+
+class GuestTransport:
+    """A netlink socket inside the guest, as a client's transport."""
+
+    def __init__(self, guest: LinuxGuest, name: str) -> None:
+        self._guest, self._name = guest, name
+        self._waiting: deque[bytes] = deque()
+        guest.call("xfrm_open", name)
+
+    def send(self, datagram: bytes) -> None:
+        """The kernel has answered before this returns."""
+        self._keep(self._guest.call("xfrm_ask", self._name, datagram.hex()))
+
+    def receive(self, timeout_s: float | None = None) -> bytes | None:
+        """The next datagram that is there; it does not wait."""
+        if not self._waiting:
+            self._keep(self._guest.call("xfrm_take", self._name))
+        return self._waiting.popleft() if self._waiting else None
+
+    def _keep(self, found: list[str]) -> None:
+        self._waiting.extend(map(bytes.fromhex, found))
+
+    def join(self, group: int) -> None:
+        """Listen to a group."""
+        self._guest.call("xfrm_join", self._name, group)
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._guest.call("udp_close", self._name)
 
 
 class LinuxGuest:
@@ -291,6 +323,14 @@ class LinuxGuest:
         """Send datagrams, in one round trip; for each 0, or the errno it got."""
         sent = (("udp_send", name, d.payload.hex(), *to, d.tos, d.df, d.ttl) for d in datagrams)
         return list(self.call("many", list(sent)))
+
+    def udp_encap(self, name: str) -> None:
+        """Have a UDP socket take out ESP; policies do not stop what it sends and receives."""
+        self.call("udp_encap", name)
+
+    def connect(self, name: str) -> Client:
+        """A client of the guest's kernel; `name` is that of its socket inside."""
+        return Client(GuestTransport(self, name))
 
     # -- the link
 

@@ -29,7 +29,6 @@ DIFFERENT = {
     r"proto (hao|route2)": "mobility states are absent: refused as by a kernel without the modules",
     r"encap espinudp-nonike": "refused, as newer kernels do",
     r"encap espintcp": "the guest's kernel is built without it; uxfrm takes it",
-    r"proto comp .*mode tunnel|mode tunnel .*proto comp": "Linux makes an IP-in-IP state beside it",
     r"limit time": "gone or not by the time of the list",
 }
 # Linux 6.18 and uxfrm say why, where 6.1 says only "Invalid argument".

@@ -121,6 +121,8 @@ SEQUENCES: dict[str, list[bytes]] = {
         request(ALLOCSPI, spi_range(0x102, 0x102, mode=1)),
         request(UPDSA, state(spi=spi(0x101), mode=1) + AEAD),
         request(GETSA, b"", DUMP), request(0x23, bytes(4)), request(EXPIRE, state(spi=spi(5)) + bytes(8)),
+        request(EXPIRE, state() + bytes(8)),
+        request(EXPIRE, state(spi=spi(2)) + bytes(8) + attr(21, struct.pack("=II", 5, 15))),
         request(EXPIRE, state(spi=spi(5)) + b"\1" + bytes(7), pid=4), request(DELSA, usersa_id(spi(3))),
         request(DELSA, usersa_id(spi(3))), request(FLUSHSA, b"\0"), request(GETSA, b"", DUMP),
     ],

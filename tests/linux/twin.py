@@ -38,6 +38,7 @@ from uxfrm.model.state import (
     NOECN,
     NOPMTUDISC,
     OSEQ_MAY_WRAP,
+    Encap,
     ReplayEsn,
     ReplayLegacy,
     StateConfig,
@@ -207,12 +208,14 @@ class Case:
     window: int = 0
     start: int = 0
     around: tuple[Case, ...] = ()
+    encap: Encap | None = None
 
     @property
     def name(self) -> str:
         words = [self.shape.name, self.suite.name, *self._flag_words, *self._extra_words]
         words += [f"window-{self.window}"] if self.window else []
         words += [f"from-{self.start:#x}"] if self.start else []
+        words += [f"udp-{self.encap.sport}-{self.encap.dport}"] if self.encap else []
         return "-".join(words) + "".join(f"-in-{layer.name}" for layer in self.around)
 
     def reversed(self) -> Case:
@@ -248,10 +251,12 @@ class Case:
         extra_flags = f"extra-flag {' '.join(self._extra_words)}" if self._extra_words else ""
         source, target = self.shape.inner_ends
         selector = f"sel src {source} dst {target}" if self._selects else ""
+        unspecified = "0.0.0.0" if self.shape.outer == 4 else "::"
+        encap = f"encap espinudp {self.encap[1]} {self.encap[2]} {unspecified}" if self.encap else ""
         return (
             f"xfrm state add {self._ends_words()} spi {self._spi:#x} reqid {self._reqid} "
             f"mode {self.shape.mode.name.lower()} {numbers} "
-            f"{flags} {extra_flags} {self.suite.text} {selector}\n"
+            f"{flags} {extra_flags} {encap} {self.suite.text} {selector}\n"
         )
 
     def _template_words(self) -> str:
@@ -334,6 +339,7 @@ class Case:
             proto=suite.proto,
             flags=self.flags | (ESN if self.esn else 0),
             extra_flags=self.extra_flags,
+            encap=self.encap,
         )
         if self._selects:
             make = partial(make, selector=self.selector())

@@ -140,6 +140,9 @@ def test_templates_are_judged_one_after_the_other(templates: tuple[Template, ...
 def test_offloading_a_policy_is_refused() -> None:
     with pytest.raises(XfrmError, match="Policy offload is not supported"):
         make(offload=Offload(2, 4))
+    for flags in (0, 1, 2, 5, 6, 8):
+        with pytest.raises(XfrmError, match="Unrecognized flags in offload request"):
+            make(offload=Offload(2, flags))
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from uxfrm.model import state as x
 from uxfrm.model.address import AF_INET, AF_INET6, parse
 from uxfrm.model.error import XfrmError
 from uxfrm.model.mark import Mark
+from uxfrm.model.policy import Offload
 from uxfrm.model.selector import ANYTHING, EVERYTHING, Selector
 from uxfrm.model.state import Encap, Rare, ReplayEsn, ReplayLegacy, SaDir, StateConfig
 from uxfrm.model.template import Mode
@@ -189,6 +190,12 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("comp", {"mode": Mode.BEET}, "Unsupported XFRM mode for IPcomp"),
     ("esp", esn(words=1, replay_window=33), TOO_LARGE),
     ("esp", bitmap(words=4, replay_window=129), TOO_LARGE),
+    # 10: offload, as far as no device is asked
+    ("esp", {"rare": Rare(offload=Offload(1, 8))}, "Unrecognized flags in offload request"),
+    ("in", {"rare": Rare(offload=Offload(1, 0))}, "Mismatched SA and offload direction"),
+    ("out", {"rare": Rare(offload=Offload(1, 2))}, "Mismatched SA and offload direction"),
+    ("in", {"rare": Rare(offload=Offload(1, 2)), "if_id": 3}, "XFRM if_id is not supported in RX path"),
+    ("esp", {"rare": Rare(offload=Offload(1, 0)), "tfcpad": 9}, "TFC padding can't be offloaded"),
     ("esp", esn(replay_window=0), "ESN replay window must be > 0"),
     ("in", esn(replay_window=0), "ESN replay window must be > 0"),
 ]

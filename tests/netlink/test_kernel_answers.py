@@ -252,6 +252,8 @@ SEQUENCES: dict[str, list[bytes]] = {
             state() + AUTH + attr(23, struct.pack("=6I", 129, 0, 0, 0, 0, 1)),
             state() + AUTH + attr(23, struct.pack("=7I", 4, 0, 0, 0, 0, 1, 0)),
             state(flags=2) + AUTH + attr(33, b"\2"), state(flags=4) + AUTH + attr(33, b"\1"),
+            state() + AUTH + attr(8, struct.pack("=HHBBH", 8, 0, 1, 1, 4)),
+            state() + AUTH + attr(2, algorithm("cbc(aes)", bytes(16))) + OUT + attr(35, b"\xff\xff\0\0"),
         )
     ],
     "options of IP-TFS": [

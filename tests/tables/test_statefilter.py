@@ -19,7 +19,7 @@ from uxfrm.namespace import Namespace
 from uxfrm.tables.states import State
 
 ADDRESSES = ("10.1.2.3", "10.1.2.4", "10.1.130.3", "192.0.2.1", "fd00::1", "fd00::2:0:0:1", "fd00:8000::1")
-ESP, AH, COMP, ANY_IPSEC = 50, 51, 108, 255
+ESP, AH, COMP, IPIP, IPV6, ANY_IPSEC = 50, 51, 108, 4, 41, 255
 
 
 def config(number: int, saddr: str, daddr: str) -> StateConfig:
@@ -34,7 +34,7 @@ def config(number: int, saddr: str, daddr: str) -> StateConfig:
 
 @cache
 def many() -> Namespace:
-    """States between all of the addresses, of three protocols, and a larval one."""
+    """States between all of the addresses, of three protocols, what goes with IPComp, and a larval one."""
     ns = namespace()
     pairs = [(s, d) for s in ADDRESSES for d in ADDRESSES if (":" in s) == (":" in d)]
     for number, (saddr, daddr) in enumerate(pairs, 1):
@@ -55,7 +55,7 @@ def within(address: bytes, prefix: bytes, bits: int) -> bool:
 
 def asked_for(dump: StateDump, wanted: StateFilter) -> bool:
     c = dump.config
-    protos = {0: (ESP, AH, COMP), ANY_IPSEC: (ESP, AH, COMP)}.get(wanted.proto, (wanted.proto,))
+    protos = {0: (ESP, AH, COMP, IPIP, IPV6), ANY_IPSEC: (ESP, AH, COMP)}.get(wanted.proto, (wanted.proto,))
     return (
         c.proto in protos
         and wanted.family not in ({AF_INET, AF_INET6} - {c.family})

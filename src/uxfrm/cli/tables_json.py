@@ -266,6 +266,29 @@ def _migrated(form: Form, event: E.Migrated) -> Json:
     }
 
 
+def _mapping_changed(form: Form, event: E.MappingChanged) -> Json:
+    x = event.state
+    return {
+        "event": "mapping",
+        "dst": show(x.daddr),
+        "proto": names.name(names.XFRM_PROTO, x.proto),
+        "spi": x.spi,
+        "reqid": event.reqid,
+        "old_src": show(event.old[0]),
+        "old_sport": event.old[1],
+        "new_src": show(event.new[0]),
+        "new_sport": event.new[1],
+    }
+
+
+def _reported(form: Form, event: E.Reported) -> Json:
+    return {
+        "event": "report",
+        "proto": names.name(names.XFRM_PROTO, event.proto),
+        "sel": form.selector(event.selector),
+    } | _set(coa=_address(event.coaddr))
+
+
 def _expired(event: E.StateExpired | E.PolicyExpired) -> Json:
     return {"hard": event.hard}
 
@@ -283,6 +306,8 @@ _EVENTS: Mapping[type, Callable[[Form, Any], Json]] = {
     E.Acquire: _acquire,
     E.StateMonitored: _monitored,
     E.Migrated: _migrated,
+    E.MappingChanged: _mapping_changed,
+    E.Reported: _reported,
 }
 
 

@@ -46,6 +46,7 @@ PACKET_DTYPE = np.dtype(
         ("fragment", np.int64),
         # the IPsec header that was on the wire, and the one last read
         ("wire_proto", np.int64),
+        ("encap", np.int64),  # 2 while ESP that came in UDP has its UDP header
         ("wire_spi", np.int64),
         ("wire_seq", np.int64),
         ("spi", np.int64),

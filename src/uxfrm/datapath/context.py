@@ -35,8 +35,8 @@ class Context:
     `randbytes` gives IVs; `is_local` tells whether an address is the host's own, None where nobody knows;
     without it nobody knows of any. `device_of` is the index of the device by which an address is reached,
     None where nobody knows. `acquire` asks key managers for a state. `monitored` is 1 while somebody
-    hears of aevents, `now` the time in wall-clock seconds. `held` are packets that wait for states,
-    `sockets` those with policies of their own.
+    hears of aevents, `mapped` 2 while somebody hears of changed mappings, `now` the time in wall-clock
+    seconds. `held` are packets that wait for states, `sockets` those with policies of their own.
     """
 
     def __init__(
@@ -60,6 +60,7 @@ class Context:
         self.devices = DeviceTable(self.forget)
         self.path_mtu = 0
         self.monitored = 0
+        self.mapped = 0
         self.now = 0.0
         self.held = Held()
         self.sockets = Sockets()
@@ -90,7 +91,7 @@ class Context:
         self.jobs: Int64s = np.zeros((count + 1, esp.COLUMNS), np.int64)
         self.notices: Int64s = np.zeros((count * MAX_DEPTH * 2 + 1, 2), np.int64)
         self.key: Int64s = np.zeros(KEY_COLUMNS, np.int64)
-        self.found: Int64s = np.zeros(5, np.int64)
+        self.found: Int64s = np.zeros(6, np.int64)
 
     def start(self, batch: Batch) -> None:
         """Prepare for a batch; what flows have left behind is trimmed here."""

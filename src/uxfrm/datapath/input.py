@@ -15,12 +15,14 @@ import numba
 from numba import int64
 
 from uxfrm.compiled import compiled
-from uxfrm.datapath import esp, ipcomp
+from uxfrm.datapath import esp, ipcomp, udp
 from uxfrm.datapath.batch import DATA, I64S, JOBS, PACKETS, Bytes, Int64s
 from uxfrm.datapath.headers import parse
 from uxfrm.datapath.limits import (
     NOTICE_AEVENT,
     NOTICE_HARD,
+    NOTICE_MAPPING,
+    NOTICE_NONE,
     NOTICE_USED,
     check_aevent,
     check_limits,
@@ -49,39 +51,25 @@ _HIGH = int(Outcome.IN_SEQ_HIGH)
 _ICV = int(Outcome.IN_ICV)
 _ESP_LENGTH = int(Outcome.IN_ESP_LENGTH)
 _UNSUPPORTED_AH = int(Outcome.UNSUPPORTED_AH)
-_UNSUPPORTED_ENCAP = int(Outcome.UNSUPPORTED_ENCAP)
 _UNSUPPORTED_MODE = int(Outcome.UNSUPPORTED_MODE)
 _UNSUPPORTED_FRAGMENT = int(Outcome.UNSUPPORTED_FRAGMENT)
 
-_ESP, _AH, _COMP, _UDP, _IPIP, _IPV6 = 50, 51, 108, 17, 4, 41
+_ESP, _AH, _COMP, _IPIP, _IPV6 = 50, 51, 108, 4, 41
 _VALID, _LARVAL = 1, 2
 _DIR_OUT = 2
 
 
-@compiled(int64(DATA, PACKETS, int64, I64S))
-def _encapsulated(data: Bytes, packets: Any, i: int, encap_ports: Int64s) -> int:
-    """Tell ESP in UDP from IKE by the marker (RFC 3948 2.2)."""
-    p = packets[i]
-    at = p["offset"] + p["header"]
-    if p["length"] - p["header"] <= 16 or p["fragment"]:
-        return _PENDING
-    port = read32(data, at) & 0xFFFF
-    for k in range(encap_ports.shape[0]):
-        if encap_ports[k] == port and read32(data, at + 8) != 0:
-            return _UNSUPPORTED_ENCAP
-    return _PENDING
-
-
 @compiled(int64(DATA, PACKETS, I64S, I64S))
 def classify(data: Bytes, packets: Any, encap_ports: Int64s, active: Int64s) -> int:
-    """Read every packet's IP header and list those that carry IPsec; return how many.
+    """Read every packet's IP header and list those that may carry IPsec; return how many.
 
-    `encap_ports` are the destination ports of states with UDP encapsulation.
+    `encap_ports` are the destination ports of states with UDP encapsulation; what is for those is listed.
     """
     count = 0
     for i in range(packets.shape[0]):
         p = packets[i]
         p["policy"] = -1
+        p["encap"] = 0
         p["outcome"] = parse(data, packets, i)
         if p["outcome"]:
             continue
@@ -90,8 +78,11 @@ def classify(data: Bytes, packets: Any, encap_ports: Int64s, active: Int64s) -> 
         if proto in (_ESP, _AH, _COMP):
             active[count] = i
             count += 1
-        elif proto == _UDP and encap_ports.shape[0]:
-            p["outcome"] = _encapsulated(data, packets, i, encap_ports)
+        elif proto == udp.PROTO and encap_ports.shape[0]:
+            p["outcome"] = udp.claim(data, packets, i, encap_ports)
+            if p["encap"]:
+                active[count] = i
+                count += 1
     return count
 
 
@@ -130,15 +121,15 @@ def read_header(data: Bytes, packets: Any, i: int) -> bool:
     return True
 
 
-@compiled(int64(ROWS, int64))
-def _usable(rows: Any, row: int) -> int:
-    """The refusals that depend on the state alone, in the kernel's order."""
+@compiled(int64(ROWS, int64, int64))
+def _usable(rows: Any, row: int, encap: int) -> int:
+    """The refusals that depend on the state and the kind of encapsulation alone, in the kernel's order."""
     x = rows[row]
     if x["direction"] == _DIR_OUT:
         return _DIR
     if x["life"] != _VALID:
         return _ACQ if x["life"] == _LARVAL else _INVALID
-    if x["encap"]:
+    if x["encap"] != encap:
         return _ENCAP
     return _UNSUPPORTED_MODE if x["transform"] == TRANSFORM_UNSUPPORTED else _PENDING
 
@@ -161,6 +152,18 @@ def _must_wait(rows: Any, row: int, seq: int, run: int) -> bool:
     window = int64(x["window"])
     now = infer_high(seq, x["seq"], x["seq_hi"], window)
     return now != infer_high(seq, x["run_top"], x["run_top_hi"], window)
+
+
+@compiled(numba.boolean(ROWS, int64))
+def _crosses(rows: Any, row: int) -> bool:
+    """True when this run takes an ESN window over 2^32: it may take then what it refuses now.
+
+    Bits belong to numbers one below, modulo the window's width, so that it crosses between 0 and 1.
+    """
+    x = rows[row]
+    now = x["seq_hi"] - (1 if x["seq"] == 0 else 0)
+    later = x["run_top_hi"] - (1 if x["run_top"] == 0 else 0)
+    return bool(now != later)
 
 
 @compiled(numba.void(ROWS, PACKETS, int64, int64))
@@ -260,12 +263,11 @@ def begin(
             p["outcome"] = _NO_STATE
             continue
         x = rows[row]
-        p["outcome"] = _usable(rows, row)
+        p["outcome"] = _usable(rows, row, p["encap"])
         if not p["outcome"]:
             if _must_wait(rows, row, p["seq"], run):
                 return k, made
-            # Behind an ESN boundary that this run crosses, the window may take what it refuses now.
-            if x["run_top_hi"] != x["seq_hi"] and check(rows, words, row, p["seq"]):
+            if _crosses(rows, row) and check(rows, words, row, p["seq"]):
                 return k, made
         p["path"][p["depth"]] = row
         p["pathgen"][p["depth"]] = x["genid"]
@@ -296,9 +298,10 @@ def _judge(
 ) -> int:
     """Everything between lookup and mode for packet i, in the kernel's order.
 
-    found[3] becomes a notice of limits, found[4], if set, one of aevents.
+    found[3] becomes a notice of limits, found[4], if set, one of aevents, found[5], if set, of a mapping.
 
-    1. replay  2. limits  3. ICV and trailer  4. replay again, with the ESN half  5. advance  6. counters
+    1. replay  2. limits  3. ICV and trailer  4. mapping  5. replay again, with the ESN half  6. advance
+    7. counters
     """
     p, x = packets[i], rows[row]
     seq = p["seq"]
@@ -317,6 +320,9 @@ def _judge(
         if outcome == _ICV:
             x["stat_failed"] += 1
         return outcome
+    if p["encap"]:
+        mapped = udp.note_mapping(rows, data, packets, i, row)
+        found[5] = mapped if found[5] else NOTICE_NONE
     if seq_high(rows, row, seq) != p["seq_hi"]:
         x["stat_window"] += 1
         return _HIGH
@@ -327,6 +333,21 @@ def _judge(
     x["packets"] += 1
     x["lastused"] = p["time"]
     return 0
+
+
+@compiled(int64(JOBS, int64, int64, I64S))
+def _note(notices: Int64s, noted: int, row: int, found: Int64s) -> int:
+    """Append the notices of one packet; return how many there are now."""
+    if found[5] == NOTICE_MAPPING:
+        notices[noted, 0], notices[noted, 1] = row, NOTICE_MAPPING
+        noted += 1
+    if found[3]:
+        notices[noted, 0], notices[noted, 1] = row, found[3]
+        noted += 1
+    if found[4] == NOTICE_AEVENT:
+        notices[noted, 0], notices[noted, 1] = row, NOTICE_AEVENT
+        noted += 1
+    return noted
 
 
 @compiled(
@@ -352,8 +373,8 @@ def commit(
     """Judge active[start:stop] in order and undo the mode of those that pass.
 
     Packets that carry IPsec again are appended to `again`; `notices` gets rows to attend to. It stops behind
-    a packet at a state's limit and, where aevents are `monitored`, behind one that causes one. Returns (where
-    it stopped, agains, number of notices). `found` is scratch.
+    a packet at a state's limit and, where aevents (1) or mappings (2) are `monitored`, behind one that causes
+    one. Returns (where it stopped, agains, number of notices). `found` is scratch.
     """
     noted = 0
     for k in range(start, stop):
@@ -366,21 +387,17 @@ def commit(
             # A companion that went with the last IPComp state, which a packet before this one ended.
             p["outcome"] = _NO_STATE
             continue
-        found[3], found[4] = 0, monitored
+        found[3], found[4], found[5] = NOTICE_NONE, monitored & 1, monitored & 2
         p["outcome"] = _judge(rows, words, data, packets, i, row, jobs, found)
-        if found[3]:
-            notices[noted, 0] = row
-            notices[noted, 1] = found[3]
-            noted += 1
-        if found[4] == NOTICE_AEVENT:
-            notices[noted, 0] = row
-            notices[noted, 1] = NOTICE_AEVENT
-            noted += 1
+        waits = found[3] not in (NOTICE_NONE, NOTICE_USED)
+        waits = waits or found[4] == NOTICE_AEVENT or found[5] == NOTICE_MAPPING
+        noted = _note(notices, noted, row, found)
         if not p["outcome"]:
             p["outcome"] = remove(rows, data, packets, i, row, found)
+            p["encap"] = 0
             if not p["outcome"] and p["proto"] in (_ESP, _AH, _COMP):
                 again[agains] = i
                 agains += 1
-        if found[4] == NOTICE_AEVENT or found[3] not in (0, NOTICE_USED):
+        if waits:
             return k + 1, agains, noted
     return stop, agains, noted

@@ -12,14 +12,13 @@ import numpy as np
 from numba import int64
 
 from uxfrm.compiled import compiled
-from uxfrm.datapath import esp, ipcomp
+from uxfrm.datapath import esp, ipcomp, udp
 from uxfrm.datapath import input as layer
 from uxfrm.datapath.batch import DATA, I64S, JOBS, PACKETS, Batch, Bytes, Int64s
 from uxfrm.datapath.companions import enlist
 from uxfrm.datapath.context import Context, flow_of
 from uxfrm.datapath.crypto.batch import open_
 from uxfrm.datapath.flowtable import ANY_GENERATION, INSPECT, flow_key, look_up
-from uxfrm.datapath.headers import parse
 from uxfrm.datapath.modes import remove
 from uxfrm.datapath.replay import infer_high
 from uxfrm.datapath.resolve import lookup_output
@@ -37,23 +36,6 @@ _UNSUPPORTED_ENCAP = int(Outcome.UNSUPPORTED_ENCAP)
 _ESP, _AH, _COMP = 50, 51, 108
 # Wide enough that any order on the wire is understood.
 _WINDOW = 1 << 31
-
-
-@compiled(int64(DATA, PACKETS, I64S))
-def _classify(data: Bytes, packets: Any, active: Int64s) -> int:
-    """Read every packet's IP header and list those that carry IPsec; return how many."""
-    count = 0
-    for i in range(packets.shape[0]):
-        p = packets[i]
-        p["policy"] = -1
-        p["outcome"] = parse(data, packets, i)
-        p["wire_proto"] = p["proto"]
-        if p["outcome"]:
-            continue
-        if p["proto"] in (_ESP, _AH, _COMP):
-            active[count] = i
-            count += 1
-    return count
 
 
 @compiled(int64(ROWS, PACKETS, int64, int64, I64S))
@@ -140,6 +122,7 @@ def _commit(
             continue
         tops[row] = max(tops[row], p["seq_hi"] << 32 | p["seq"])
         p["outcome"] = remove(rows, data, packets, i, row, found)
+        p["encap"] = 0
         if not p["outcome"] and p["proto"] in (_ESP, _AH, _COMP):
             again[agains] = i
             agains += 1
@@ -152,7 +135,8 @@ def inspect(context: Context, batch: Batch) -> None:
     1. IP headers  2. layers  3. the policy that each inner or clear packet falls under
     """
     context.start(batch)
-    count = _classify(batch.data, batch.packets, context.active)
+    count = layer.classify(batch.data, batch.packets, context.encap_ports, context.active)
+    count = int(udp.unwrap(batch.data, batch.packets, context.active, count))
     count = enlist(context, batch, context.active, count)
     while count:
         count = _open_layer(context, batch, count)

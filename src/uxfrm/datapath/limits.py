@@ -15,7 +15,7 @@ from uxfrm.tables.rows import ROWS
 
 # What Python must attend to: a limit, the first use of a state whose lifetime counts from it, an aevent. Of
 # limits and aevents it is told before the next packet.
-NOTICE_NONE, NOTICE_SOFT, NOTICE_HARD, NOTICE_USED, NOTICE_AEVENT = 0, 1, 2, 3, 4
+NOTICE_NONE, NOTICE_SOFT, NOTICE_HARD, NOTICE_USED, NOTICE_AEVENT, NOTICE_MAPPING = 0, 1, 2, 3, 4, 5
 
 _EXPIRED = 4
 _SEQ_MASK = 0xFFFFFFFF

@@ -12,7 +12,7 @@ import numba
 from numba import int64
 
 from uxfrm.compiled import compiled
-from uxfrm.datapath import beet
+from uxfrm.datapath import beet, udp
 from uxfrm.datapath.batch import DATA, I64S, PACKETS, Bytes, Int64s
 from uxfrm.datapath.headers import (
     AF_INET,
@@ -47,6 +47,8 @@ _EXTENSIONS_MAX = 8
 def remove_transport(data: Bytes, packets: Any, i: int, start: int, length: int, proto: int) -> None:
     """Move the IP headers up to the payload, and mend protocol, length and checksum."""
     p = packets[i]
+    if p["encap"]:
+        p["header"] -= udp.HEADER
     header = p["header"]
     shift = start - header - p["offset"]
     data[p["nexthdr"]] = proto
@@ -60,6 +62,8 @@ def remove_transport(data: Bytes, packets: Any, i: int, start: int, length: int,
         write_checksum(data, p["offset"], header)
     else:
         write16(data, p["offset"] + 4, header + length - 40)
+    if p["encap"]:
+        udp.mend_checksum(data, packets, i)
 
 
 @compiled(int64(ROWS, DATA, PACKETS, *[int64] * 5))
@@ -192,7 +196,7 @@ def _write_outer4(rows: Any, data: Bytes, row: int, at: int, tos: int, whole: in
         write32(data, at + 4, 0x4000)
     else:
         x["ip_id"] = (x["ip_id"] + 1) & 0xFFFF
-        write32(data, at + 4, x["ip_id"] << 16)
+        write32(data, at + 4, int64(x["ip_id"]) << 16)
     data[at + 8] = _HOP_LIMIT
     data[at + 9] = proto
     write32(data, at + 12, x["saddr"][0])

@@ -12,9 +12,9 @@ import numba
 from numba import int64
 
 from uxfrm.compiled import compiled
-from uxfrm.datapath import beet, esp, ipcomp
+from uxfrm.datapath import beet, esp, ipcomp, udp
 from uxfrm.datapath.batch import DATA, I64S, JOBS, PACKETS, Bytes, Int64s
-from uxfrm.datapath.headers import parse
+from uxfrm.datapath.headers import AF_INET6, parse
 from uxfrm.datapath.limits import (
     NOTICE_AEVENT,
     NOTICE_HARD,
@@ -49,6 +49,7 @@ _VALID = 1
 _ESP = 50
 _SEQ_MASK = 0xFFFFFFFF
 _OSEQ_MAY_WRAP = 2
+_IPV6_MIN_MTU = 1280
 
 
 @compiled(int64(DATA, PACKETS))
@@ -104,7 +105,7 @@ def _encapsulate(
 
     notice[0] becomes a notice of limits, notice[1], if set, one of aevents.
     1. mark  2. size  3. room  4. mode  5. life and limits  6. sequence number  7. counters
-    8. ESP, or what IPComp is to compress
+    8. ESP, or what IPComp is to compress  9. UDP
     """
     p, x = packets[i], rows[row]
     p["mark"] = (p["mark"] & ~x["set_m"]) | x["set_v"]
@@ -115,16 +116,21 @@ def _encapsulate(
             if p["fragment"] and p["family"] == 2:
                 return _BEET_FRAGMENT
             kept = beet.kept(packets, i)
-        if mtu and p["length"] > mtu and dont_fragment(data, packets, i):
+        # Follows: xfrm6_tunnel_check_size: what every IPv6 link carries passes.
+        limit = max(mtu, _IPV6_MIN_MTU) if p["family"] == AF_INET6 else mtu
+        if mtu and p["length"] > limit and dont_fragment(data, packets, i):
             return _TOO_BIG
     else:
         kept = outer = transport_header(data, packets, i)
     compresses = x["transform"] == TRANSFORM_COMP
-    front = 0 if compresses else esp.HEADER + int64(x["iv_bytes"])
+    around = udp.HEADER if x["encap"] and not compresses else 0
+    front = 0 if compresses else around + esp.HEADER + int64(x["iv_bytes"])
     length = p["length"] - kept
     tfc = esp.tfc_padding(rows, row, length, mtu) if x["tfcpad"] else 0
     trailer = 0 if compresses else esp.trailer(rows, row, length + tfc)
-    proto = ipcomp.uncompressed(packets, i, mode) if compresses else _ESP
+    proto = udp.PROTO if around else _ESP
+    if compresses:
+        proto = ipcomp.uncompressed(packets, i, mode)
     start = p["offset"] + kept
     if start - front - outer < p["low"]:
         return _ROOM
@@ -155,12 +161,12 @@ def _encapsulate(
         p["length"] = start + length - p["offset"]
         write_length(data, packets, i)
         return 0
-    esp.write_header(rows, data, packets, i, row, pool, start - front)
+    esp.write_header(rows, data, packets, i, row, pool, start - front + around)
     esp.write_trailer(data, start + length, tfc, trailer, next_header)
-    esp.seal(rows, packets, i, row, start - front, length + tfc + trailer, jobs, number)
+    esp.seal(rows, packets, i, row, start - front + around, length + tfc + trailer, jobs, number)
     p["length"] = start + length + tfc + trailer + int64(x["icv_bytes"]) - p["offset"]
     write_length(data, packets, i)
-    return 0
+    return udp.write_header(rows, data, packets, i, row, start - front) if around else 0
 
 
 @compiled(
@@ -222,9 +228,16 @@ def begin(
     return count, made, noted
 
 
-@compiled(numba.void(JOBS, PACKETS, I64S, int64, int64, JOBS, int64))
+@compiled(numba.void(JOBS, DATA, PACKETS, I64S, int64, int64, JOBS, int64))
 def commit(
-    bundles: Int64s, packets: Any, active: Int64s, start: int, stop: int, jobs: Int64s, depth: int
+    bundles: Int64s,
+    data: Bytes,
+    packets: Any,
+    active: Int64s,
+    start: int,
+    stop: int,
+    jobs: Int64s,
+    depth: int,
 ) -> None:
     """Mark the packets whose last transform is done as sent; a refused job never leaves as clear text."""
     for k in range(start, stop):
@@ -234,5 +247,7 @@ def commit(
             continue
         if jobs[p["job"], esp.RESULT] != 1:
             p["outcome"] = _ENGINE
-        elif depth + 1 == bundles[b, DEPTH]:
+            continue
+        udp.write_checksum6(data, packets, active[k])
+        if depth + 1 == bundles[b, DEPTH]:
             p["outcome"] = _SENT

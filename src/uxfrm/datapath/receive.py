@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from uxfrm.datapath import input as layer
-from uxfrm.datapath import ipcomp, policycheck
+from uxfrm.datapath import ipcomp, policycheck, udp
 from uxfrm.datapath.batch import Batch, Int64s
 from uxfrm.datapath.companions import enlist
 from uxfrm.datapath.context import Context, flow_of
@@ -22,22 +22,41 @@ from uxfrm.model.outcome import Outcome, Verdict
 from uxfrm.model.policy import Direction, PolicyType
 from uxfrm.tables.states import State
 
+_LET_IN = [o for o in Outcome if o.verdict in (Verdict.DELIVERED, Verdict.FORWARDED, Verdict.CLEAR)]
+
 
 def receive(context: Context, batch: Batch) -> None:
     """Take packets in, in place: afterwards each has its outcome, and those let in are the inner packets.
 
-    1. IP headers  2. layers  3. IPsec for others is forwarded  4. xfrm interfaces  5. policy check
-    6. counters
+    1. IP headers  2. ESP out of UDP  3. layers  4. IPsec for others is forwarded  5. xfrm interfaces
+    6. policy check  7. counters
     """
     context.start(batch)
     count = layer.classify(batch.data, batch.packets, context.encap_ports, context.active)
+    if context.encap_ports.shape[0]:
+        count = _unwrap(context, batch, count)
     count = enlist(context, batch, context.active, count)
     while count:
         count = _open_layer(context, batch, count)
     _pass_on_others(context, batch)
     _appear(context, batch)
-    _check_policies(context, batch)
+    _check_policies(context, batch, context.every[: len(batch)])
     context.finish(batch)
+
+
+def _unwrap(context: Context, batch: Batch, count: int) -> int:
+    """Take ESP out of UDP; the datagram around it must pass its socket's policy check first.
+
+    Follows: udp_queue_rcv_one_skb.
+    """
+    packets = batch.packets
+    listed = context.active[:count]
+    claimed = listed[packets["encap"][listed] > 0]
+    if len(claimed):
+        _check_policies(context, batch, claimed)
+        let_in = claimed[np.isin(packets["outcome"][claimed], _LET_IN)]
+        packets["outcome"][let_in], packets["policy"][let_in] = Outcome.PENDING, -1
+    return int(udp.unwrap(batch.data, packets, context.active, count))
 
 
 def _open_layer(context: Context, batch: Batch, count: int) -> int:
@@ -58,7 +77,8 @@ def _open_layer(context: Context, batch: Batch, count: int) -> int:
         while start < stop:
             start, agains, noted = layer.commit(
                 states.rows, states.words, batch.data, batch.packets, context.active, start, stop,
-                context.jobs, context.again, agains, context.notices, context.monitored, context.found,
+                context.jobs, context.again, agains, context.notices, context.monitored | context.mapped,
+                context.found,
             )  # fmt: skip
             if noted:
                 context.attend(context.notices[:noted])
@@ -76,6 +96,7 @@ def _pass_on_others(context: Context, batch: Batch) -> None:
         size = 4 if packets[i]["family"] == 2 else 16
         if context.is_local(batch.data[at : at + size].tobytes()) is False:
             packets[i]["outcome"] = Outcome.PENDING
+            udp.wrap_again(packets, int(i))
 
 
 def _appear(context: Context, batch: Batch) -> None:
@@ -103,10 +124,10 @@ def _appear_of(context: Context, batch: Batch, those: npt.NDArray[np.intp], dept
     packets["ifindex"][those] = device.ifindex
 
 
-def _check_policies(context: Context, batch: Batch) -> None:
-    """Settle every packet that is still pending: by its flow, or by walking the policies."""
-    flows, count = context.flows, len(batch)
-    missed = _look_up(context, batch, context.every, count, context.missed)
+def _check_policies(context: Context, batch: Batch, candidates: Int64s) -> None:
+    """Settle every candidate that is still pending: by its flow, or by walking the policies."""
+    flows, count = context.flows, len(candidates)
+    missed = _look_up(context, batch, candidates, count, context.missed)
     flows.hits += count - missed
     flows.misses += missed
     again = np.zeros(1, np.int64)

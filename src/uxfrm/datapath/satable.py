@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from uxfrm.datapath import udp
 from uxfrm.model import algorithm as algo
 from uxfrm.model.address import AF_INET, AF_INET6
 from uxfrm.model.flow import PROTO_AH, PROTO_COMP, PROTO_ESP, PROTO_IPIP, PROTO_IPV6
 from uxfrm.model.outcome import Outcome
-from uxfrm.model.state import StateConfig
+from uxfrm.model.state import ENCAP_ESPINUDP, StateConfig
 from uxfrm.model.template import Mode
 from uxfrm.tables import rows as r
 from uxfrm.tables.states import State
@@ -32,7 +33,7 @@ _FLAG_BITS = 0x7FFFFFFF
 _IP_LENGTH_MAX = 65535
 
 # Columns that are written together.
-_CONFIGURED = ["extra_flags", "encap", "set_v", "set_m"]
+_CONFIGURED = ["extra_flags", "encap", "encap_ports", "mapping_maxage", "set_v", "set_m"]
 _INNER = ["sel_family", "sel_daddr", "sel_saddr"]
 _DRAWN = ["iv_salt_hi", "iv_salt_lo", "ip_id", "tfcpad", "transform"]
 
@@ -44,20 +45,20 @@ def install(state: State, keyring: Keyring, randbytes: Callable[[int], bytes]) -
     """
     config = state.config
     assert isinstance(config, StateConfig)
-    x, mark = state.record, config.set_mark
+    x, mark, encap = state.record, config.set_mark, config.encap
     state.table.rows[_CONFIGURED][state.row] = (
-        config.extra_flags & _FLAG_BITS, config.encap.type if config.encap else 0, mark.v & mark.m, mark.m,
+        config.extra_flags & _FLAG_BITS, encap.type if encap else 0, r.ports(encap),
+        config.rare.mtimer_thresh or 0, mark.v & mark.m, mark.m,
     )  # fmt: skip
     if config.proto in _WITHOUT_KEY:
-        state.table.rows[_DRAWN][state.row] = (
-            0,
-            0,
-            int.from_bytes(randbytes(2)),
-            0,
-            _WITHOUT_KEY[config.proto],
-        )
+        drawn = int.from_bytes(randbytes(2))
+        state.table.rows[_DRAWN][state.row] = (0, 0, drawn, 0, _WITHOUT_KEY[config.proto])
         return
-    if config.proto != PROTO_ESP or config.encap or config.mode not in _HANDLED_MODES:
+    if (
+        config.proto != PROTO_ESP
+        or config.mode not in _HANDLED_MODES
+        or (encap and encap.type != ENCAP_ESPINUDP)
+    ):
         x["transform"] = r.TRANSFORM_UNSUPPORTED
         return
     if config.mode == Mode.BEET:
@@ -95,7 +96,7 @@ def header_bytes(state: State) -> int:
     """Bytes a state puts in front of its payload (x->props.header_len)."""
     x = state.record
     own = 8 + int(x["iv_bytes"]) if x["transform"] == r.TRANSFORM_ESP else 0
-    return own + _mode_bytes(x)
+    return own + _mode_bytes(x) + (udp.HEADER if x["encap"] else 0)
 
 
 def _mode_bytes(x: Any) -> int:

@@ -327,7 +327,7 @@ def _transform(
         seal(keyring.functions, keyring.rows, keyring.scratch, batch.data, context.jobs, made)
     if made and context.without_key:
         ipcomp.compress(batch, context.jobs[:made])
-    layer.commit(bundles.rows, batch.packets, active, start, stop, context.jobs, depth)
+    layer.commit(bundles.rows, batch.data, batch.packets, active, start, stop, context.jobs, depth)
     return stop, noted
 
 

@@ -134,6 +134,24 @@ def _migrated(event: E.Migrated, out: _Printer) -> str:
     return "".join(f"{row}\n" for row in rows)
 
 
+def _mapping_changed(event: E.MappingChanged, out: _Printer) -> str:
+    x = event.state
+    (old, old_port), (new, new_port) = event.old, event.new
+    return (
+        f"Mapping change {show(old)}:{old_port} -> {show(new)}:{new_port}\n"
+        f"\tdst {show(x.daddr)}  reqid 0x{event.reqid:x} "
+        f"protocol {names.name(names.PROTOCOL, x.proto)}  SPI 0x{x.spi:x}\n"
+    )
+
+
+def _reported(event: E.Reported, out: _Printer) -> str:
+    proto = names.name(names.XFRM_PROTO, event.proto)
+    rows = [f"report proto {proto} ", f"  sel {show_selector(event.selector, out.style)}"]
+    if event.coaddr is not None:
+        rows.append(f"  coa {show(event.coaddr)}")
+    return "".join(f"{row}\n" for row in rows)
+
+
 _SHOWN: Mapping[type, Callable[[Any, _Printer], str]] = {
     E.StateAdded: _state_added,
     E.StateDeleted: _state_deleted,
@@ -147,4 +165,6 @@ _SHOWN: Mapping[type, Callable[[Any, _Printer], str]] = {
     E.Acquire: _acquire,
     E.StateMonitored: _state_monitored,
     E.Migrated: _migrated,
+    E.MappingChanged: _mapping_changed,
+    E.Reported: _reported,
 }

@@ -45,7 +45,7 @@ class Acquires:
         template: Template,
         policy: PolicyDump,
         cpu: int | None,
-        now_s: int,
+        now: float,
     ) -> bool:
         """Ask for a state that a flow wants between these endpoints; keep a larval one until it comes.
 
@@ -54,7 +54,7 @@ class Acquires:
         wanted = replace(_wanted(flow, daddr, saddr, template, policy), pcpu=cpu)
         sequence = self.query(wanted, template, policy)
         if sequence:
-            self._sad.insert_larval(replace(wanted, seq=sequence, direction=SaDir.OUT), now_s)
+            self._sad.insert_larval(replace(wanted, seq=sequence, direction=SaDir.OUT), now)
         return bool(sequence)
 
 

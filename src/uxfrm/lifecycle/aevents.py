@@ -200,3 +200,4 @@ def _set_thresholds(state: State, wanted: AeventUpdate) -> None:
     if wanted.mtimer_thresh is not None:
         rare = replace(config.rare, mtimer_thresh=wanted.mtimer_thresh)
         state.config = changed(config, rare=rare)
+        x["mapping_maxage"] = wanted.mtimer_thresh

@@ -26,7 +26,7 @@ class Companions:
     """Who uses which. `insert` puts a companion into force, `drop` takes one out."""
 
     def __init__(
-        self, table: StateTable, insert: Callable[[StateConfig, int], State], drop: Callable[[State], None]
+        self, table: StateTable, insert: Callable[[StateConfig, float], State], drop: Callable[[State], None]
     ) -> None:
         self._table = table
         self._insert = insert
@@ -35,13 +35,13 @@ class Companions:
         self._users: dict[State, int] = {}
         self._last_spi = 0
 
-    def wanted(self, config: StateConfig, now_s: int) -> State | None:
+    def wanted(self, config: StateConfig, now: float) -> State | None:
         """The companion that a new state needs, made if it is not there; None for most states."""
         if config.proto != PROTO_COMP or config.mode != Mode.TUNNEL:
             return None
         proto, mark = _proto(config.family), config.mark.v & config.mark.m
         found = self._table.find_by_addresses(config.daddr, config.saddr, proto, config.family, mark)
-        return found or self._insert(self._beside(config), now_s)
+        return found or self._insert(self._beside(config), now)
 
     def attach(self, state: State, companion: State | None) -> None:
         """Count a state as user of its companion."""
@@ -64,12 +64,12 @@ class Companions:
         if companion.row >= 0:
             self._drop(companion)
 
-    def restored(self, dump: StateDump, now_s: int) -> State:
+    def restored(self, dump: StateDump, now: float) -> State:
         """Bring back a companion before the states that use it, with its counters."""
         x, rare = dump.config, Rare(replay_maxage=0, replay_maxdiff=0, current=dump.current)
         names = ("daddr", "saddr", "proto", "spi", "family", "mode", "mark", "if_id")
         values = {name: getattr(x, name) for name in names}
-        state = self._insert(told(StateConfig, **values, selector=x.selector or ANYTHING, rare=rare), now_s)
+        state = self._insert(told(StateConfig, **values, selector=x.selector or ANYTHING, rare=rare), now)
         self._users[state] = 0
         return state
 

@@ -25,6 +25,7 @@ from uxfrm.model.state import NOPMTUDISC, LifeState, ReplayEsn, SaDir, StateConf
 from uxfrm.model.sysctl import Sysctls
 from uxfrm.model.template import IPSEC_PROTOCOLS
 from uxfrm.model.unchecked import changed
+from uxfrm.tables.rows import ports
 from uxfrm.tables.states import State, StateTable
 from uxfrm.tables.statesearch import bump_rivals, find_larval
 
@@ -64,16 +65,16 @@ class StateDatabase:
             return config
         return changed(config, flags=config.flags | NOPMTUDISC)
 
-    def add(self, config: StateConfig, now_s: int) -> State:
+    def add(self, config: StateConfig, now: float) -> State:
         """NEWSA (`ip xfrm state add`). EEXIST for an occupied key; ENOSYS where no engine has the cipher."""
         if self._locate(config) is not None:
             raise XfrmError(errno.EEXIST)
-        return self.insert(config, now_s, self._larval_for(config))
+        return self.insert(config, now, self._larval_for(config))
 
-    def insert(self, config: StateConfig, now_s: int, larval: State | None = None) -> State:
+    def insert(self, config: StateConfig, now: float, larval: State | None = None) -> State:
         """Put a checked configuration into force in place of its larval state. Follows: xfrm_state_insert."""
-        companion = self._companions.wanted(config, now_s)
-        state = self.table.insert(config, LifeState.VALID, now_s)
+        companion = self._companions.wanted(config, now)
+        state = self.table.insert(config, LifeState.VALID, int(now))
         self._set_thresholds(state, config)
         try:
             self._install(state)
@@ -86,7 +87,7 @@ class StateDatabase:
         if larval is not None:
             self.drop(larval)
         bump_rivals(self.table, state)
-        self.timers.arm(state)
+        self.timers.begin(state, now)
         return state
 
     def _set_thresholds(self, state: State, config: StateConfig) -> None:
@@ -95,7 +96,7 @@ class StateDatabase:
         x["ae_maxdiff"] = usual.xfrm_aevent_rseqth if rare.replay_maxdiff is None else rare.replay_maxdiff
         x["ae_maxage"] = usual.xfrm_aevent_etime if rare.replay_maxage is None else rare.replay_maxage
 
-    def update(self, config: StateConfig, now_s: int) -> State:
+    def update(self, config: StateConfig, now: float) -> State:
         """UPDSA (`ip xfrm state update`): complete a larval state, or change what may be changed.
 
         ESRCH where there is none. Keys, sequence numbers, reqid, mode and addresses of a live state stay.
@@ -106,15 +107,15 @@ class StateDatabase:
         if isinstance(state.config, LarvalConfig):
             if config.direction and state.config.direction != config.direction:
                 raise XfrmError(errno.ESRCH)
-            return self.insert(config, now_s, state)
+            return self.insert(config, now, state)
         if state.config.direction != config.direction:
             raise XfrmError(errno.ESRCH)
         if state.life != LifeState.VALID:
             raise invalid()
-        self._change(state, state.config, config)
+        self._change(state, state.config, config, now)
         return state
 
-    def _change(self, state: State, old: StateConfig, new: StateConfig) -> None:
+    def _change(self, state: State, old: StateConfig, new: StateConfig, now: float) -> None:
         """Follows: the tail of xfrm_state_update."""
         if (old.encap is None) != (new.encap is None) or (
             old.encap and new.encap and old.encap.type != new.encap.type
@@ -136,11 +137,12 @@ class StateDatabase:
         self.table.set_limits(state.row, state.config)
         x["dying"] = 0
         x["set_v"], x["set_m"] = set_mark.v & set_mark.m, set_mark.m
+        x["encap_ports"] = ports(new.encap)
         x["if_id"] = state.config.if_id
         self.table.bump(state)
         bump_rivals(self.table, state)
         self._installed(state)
-        self.timers.arm(state)
+        self.timers.begin(state, now)
         self._check_use(state)
 
     def _check_use(self, state: State) -> None:
@@ -175,19 +177,19 @@ class StateDatabase:
                     return state
         return find_larval(self.table, config)
 
-    def restore(self, dump: StateDump, now_s: int) -> State:
+    def restore(self, dump: StateDump, now: float) -> State:
         """Bring back a state as a dump told it, counters, window and times included."""
         config = dump.config
         if config.proto in companions.PROTOCOLS:
-            return self._companions.restored(dump, now_s)
+            return self._companions.restored(dump, now)
         if isinstance(config, LarvalConfig):
-            return self._put_larval(config, dump.current.add_time or now_s)
+            return self._put_larval(config, dump.current.add_time or now)
         rare = replace(config.rare, current=dump.current)
         if isinstance(dump.replay, ReplayEsn):
             config = replace(config, rare=rare, replay_esn=dump.replay)
         else:
             config = replace(config, rare=rare, replay=dump.replay)
-        state = self.add(config, now_s)
+        state = self.add(config, now)
         x = state.record
         x["stat_window"], x["stat_replay"], x["stat_failed"] = dump.stats
         x["lastused"] = dump.lastused
@@ -248,8 +250,8 @@ class StateDatabase:
 
     def drop(self, state: State) -> None:
         """Take a state out of everything, telling nobody. Follows: __xfrm_state_delete."""
-        if state.config.cpu is not None:
-            # Of two others the one may win against it and the other not.
+        if self.table.bound:
+            # Where states are bound to CPUs, of two others the one may win against it and the other not.
             bump_rivals(self.table, state)
         if isinstance(state.config, StateConfig):
             self._uninstall(state)
@@ -259,7 +261,7 @@ class StateDatabase:
 
     # -- ALLOCSPI
 
-    def alloc_spi(self, wanted: LarvalConfig, low: int, high: int, now_s: int) -> State:
+    def alloc_spi(self, wanted: LarvalConfig, low: int, high: int, now: float) -> State:
         """ALLOCSPI (`ip xfrm state allocspi`): a larval state with an SPI of its own.
 
         EINVAL for a bad protocol or range, ENOENT where the range is used up: the larval state stays.
@@ -267,7 +269,7 @@ class StateDatabase:
         _check_spi_range(wanted.proto, low, high)
         state = self._larval_by_seq(wanted) or find_larval(self.table, wanted)
         if state is None:
-            state = self._put_larval(self._new_larval(wanted), now_s)
+            state = self._put_larval(self._new_larval(wanted), now)
         config = state.config
         if isinstance(config, LarvalConfig) and not config.spi:
             spi = self._free_spi(wanted.proto, low, high)
@@ -322,25 +324,25 @@ class StateDatabase:
                     return spi
         raise XfrmError(errno.ENOENT, "No SPI available in the requested range")
 
-    def insert_larval(self, wanted: LarvalConfig, now_s: int) -> State:
+    def insert_larval(self, wanted: LarvalConfig, now: float) -> State:
         """Put in a larval state that packets made, with all its keys. Follows: the end of xfrm_state_find."""
-        return self._put_larval(replace(wanted, hard_add=self._acq_expires), now_s)
+        return self._put_larval(replace(wanted, hard_add=self._acq_expires), now)
 
-    def _put_larval(self, config: LarvalConfig, now_s: int) -> State:
+    def _put_larval(self, config: LarvalConfig, now: float) -> State:
         """A larval state is waited for where one without source would have done: that one is a rival."""
-        state = self.table.insert(config, LifeState.ACQ, now_s)
+        state = self.table.insert(config, LifeState.ACQ, int(now))
         bump_rivals(self.table, state)
-        self.timers.arm(state)
+        self.timers.begin(state, now)
         return state
 
     # -- time
 
-    def advance(self, now_s: float, since_s: float = 0) -> None:
-        """Let time limits act up to `now_s`, soonest first.
+    def advance(self, now: float, since_s: float = 0) -> None:
+        """Let time limits act up to `now`, soonest first.
 
         It was `since_s` already: limits that a request has set in the past are found passed then, together.
         """
-        for when, state in self.timers.due(now_s):
+        for when, state in self.timers.due(now):
             self._check_time(state, int(max(when, since_s)))
 
     def _check_time(self, state: State, now_s: int) -> None:

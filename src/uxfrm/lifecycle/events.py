@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from uxfrm.model.address import Address
 from uxfrm.model.aevent import Aevent
-from uxfrm.model.dump import LarvalConfig, PolicyDump, StateDump
+from uxfrm.model.dump import LarvalConfig, PolicyDump, StateDump, StateId
 from uxfrm.model.migrate import Migration
+from uxfrm.model.selector import Selector
 from uxfrm.model.template import Template
 
 
@@ -104,6 +106,25 @@ class Migrated:
     migration: Migration
 
 
+@dataclass(frozen=True, slots=True)
+class MappingChanged:
+    """MAPPING: authentic ESP in UDP came from another address or port (host order) than its state's."""
+
+    state: StateId
+    reqid: int
+    old: tuple[Address, int]
+    new: tuple[Address, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """REPORT: who processes mobility headers has no state for a packet; `coaddr` is its care-of address."""
+
+    proto: int
+    selector: Selector
+    coaddr: Address | None = None
+
+
 Event = (
     StateAdded
     | StateDeleted
@@ -117,6 +138,8 @@ Event = (
     | Acquire
     | StateMonitored
     | Migrated
+    | MappingChanged
+    | Reported
 )
 Listener = Callable[[Event], object]
 """Is told of every event; one that returns False has not heard this one, as far as acquires are concerned."""

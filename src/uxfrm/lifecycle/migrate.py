@@ -24,7 +24,7 @@ def migrate(
     sad: StateDatabase,
     policies: PolicyTable,
     wanted: Migration,
-    now_s: int,
+    now: float,
     inherit: Callable[[State, State], None] = lambda old, new: None,
 ) -> None:
     """Move what `wanted` names; what is not there is passed over. `inherit` is told each old and new state.
@@ -40,7 +40,7 @@ def migrate(
             state = _state(sad.table, entry, wanted.if_id)
             if state is not None:
                 old.append(state)
-                new.append(_moved(sad, state, entry, wanted.encap, now_s))
+                new.append(_moved(sad, state, entry, wanted.encap, now))
                 inherit(state, new[-1])
         templates = _templates(policy.config.templates, wanted.entries)
     except XfrmError:
@@ -84,7 +84,7 @@ def _state(table: StateTable, entry: MigrateEntry, if_id: int) -> State | None:
     return None
 
 
-def _moved(sad: StateDatabase, state: State, entry: MigrateEntry, encap: Encap | None, now_s: int) -> State:
+def _moved(sad: StateDatabase, state: State, entry: MigrateEntry, encap: Encap | None, now: float) -> State:
     """A state like `state` between the new endpoints; ENODATA where there can be none.
 
     Follows: xfrm_state_migrate.
@@ -99,11 +99,11 @@ def _moved(sad: StateDatabase, state: State, entry: MigrateEntry, encap: Encap |
                 encap=encap or config.encap,
             )
         )  # fmt: skip
-        new = sad.insert(moved, now_s) if moved.daddr == config.daddr else sad.add(moved, now_s)
+        new = sad.insert(moved, now) if moved.daddr == config.daddr else sad.add(moved, now)
     except XfrmError:
         raise XfrmError(errno.ENODATA) from None
     sad.table.carry_over(state, new)
-    sad.timers.arm(new)
+    sad.timers.begin(new, now)
     return new
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from uxfrm.lifecycle.events import Event, PolicyExpired
 from uxfrm.model.dump import PolicyDump, PolicyId
 from uxfrm.model.policy import PolicyConfig
-from uxfrm.tables.deadlines import Timers
+from uxfrm.tables.deadlines import SecondTimers
 from uxfrm.tables.policies import Policy, PolicyTable
 
 KM_TIMEOUT = 30
@@ -32,28 +32,28 @@ class PolicyDatabase:
         gone: Callable[[Policy, Policy | None], None] = lambda policy, successor: None,
     ) -> None:
         self.table = table
-        self.timers: Timers[Policy] = Timers()
+        self.timers: SecondTimers[Policy] = SecondTimers()
         self._sync_used = sync_used
         self._tell = tell
         self._gone = gone
 
-    def add(self, config: PolicyConfig, now_s: int) -> Policy:
+    def add(self, config: PolicyConfig, now: float) -> Policy:
         """NEWPOLICY: EEXIST."""
-        return self._arm(self.table.add(config, now_s))
+        return self._begin(self.table.add(config, int(now)), now)
 
-    def update(self, config: PolicyConfig, now_s: int) -> Policy:
+    def update(self, config: PolicyConfig, now: float) -> Policy:
         """UPDPOLICY: add or replace."""
-        policy, old = self.table.update(config, now_s)
+        policy, old = self.table.update(config, int(now))
         if old is not None:
             self._drop(old, policy)
-        return self._arm(policy)
+        return self._begin(policy, now)
 
-    def restore(self, dump: PolicyDump, now_s: int) -> Policy:
+    def restore(self, dump: PolicyDump, now: float) -> Policy:
         """Bring back a policy from a dump, with its index and times. EEXIST."""
-        policy = self.table.add(dump.config, now_s)
-        policy.add_time = dump.current.add_time or now_s
+        policy = self.table.add(dump.config, int(now))
+        policy.add_time = dump.current.add_time or int(now)
         policy.use_time = dump.current.use_time
-        return self._arm(policy)
+        return self._begin(policy, now)
 
     def delete(self, identity: PolicyId) -> Policy:
         """DELPOLICY: ENOENT."""
@@ -86,9 +86,9 @@ class PolicyDatabase:
 
     # -- time
 
-    def advance(self, now_s: float) -> None:
-        """Let time limits act up to `now_s`, soonest first."""
-        for when, policy in self.timers.due(now_s):
+    def advance(self, now: float) -> None:
+        """Let time limits act up to `now`, soonest first."""
+        for when, policy in self.timers.due(now):
             self._sync_used()
             self._check_time(policy, int(when))
 
@@ -103,15 +103,21 @@ class PolicyDatabase:
             self._expire(policy, hard=False)
         self._arm(policy, now_s)
 
-    def _arm(self, policy: Policy, now_s: int = 0) -> Policy:
+    def _begin(self, policy: Policy, now: float) -> Policy:
+        """Start the timer of a policy that came: the first check is a second later."""
+        if policy.config.lifetime.timed:
+            self.timers.start(policy, now)
+            self._arm(policy, 0, now + 1)
+        return policy
+
+    def _arm(self, policy: Policy, now_s: int, earliest: float = 0) -> None:
         """Plan the next check; a soft limit that has passed by `now_s` is told again after a while."""
         limits = policy.config.lifetime
         ends = _ends(policy, limits.hard_add, limits.hard_use)
         for end in _ends(policy, limits.soft_add, limits.soft_use):
             ends.append(end if end > now_s else now_s + KM_TIMEOUT)
         if ends:
-            self.timers.plan(policy, min(ends))
-        return policy
+            self.timers.plan_second(policy, min(ends), earliest)
 
 
 def _ends(policy: Policy, add: int, use: int) -> list[int]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from uxfrm.model.dump import LarvalConfig
 from uxfrm.model.lifetime import UNLIMITED, LifetimeConfig
-from uxfrm.tables.deadlines import Timers
+from uxfrm.tables.deadlines import SecondTimers
 from uxfrm.tables.states import State
 
 _TIMES = ["add_time", "use_time", "dying"]
@@ -36,7 +36,7 @@ def _end(add: int, use: int, added: int, used: int) -> int | None:
     return min(added + add, used + use) if add else used + use
 
 
-class StateTimers(Timers[State]):
+class StateTimers(SecondTimers[State]):
     """Deadlines of states."""
 
     def __init__(self) -> None:
@@ -44,17 +44,23 @@ class StateTimers(Timers[State]):
         # The shortest limit since first use that any state ever had, in seconds.
         self._shortest_use: int | None = None
 
-    def arm(self, state: State) -> None:
+    def begin(self, state: State, now: float) -> None:
+        """Start the timer of a state that came or was changed: the first check is a second later."""
+        if time_limits(state).timed:
+            self.start(state, now)
+            self.arm(state, now + 1)
+
+    def arm(self, state: State, earliest: float = 0) -> None:
         """Plan the state's next check, if time limits it at all."""
         limits = time_limits(state)
-        if not (limits.soft_add or limits.hard_add or limits.soft_use or limits.hard_use):
+        if not limits.timed:
             return
         if limits.soft_use or limits.hard_use:
             uses = [limit for limit in (limits.soft_use, limits.hard_use, self._shortest_use) if limit]
             self._shortest_use = min(uses)
         ends = [end for end in deadlines(state) if end is not None]
         if ends:
-            self.plan(state, min(ends))
+            self.plan_second(state, min(ends), earliest)
 
     def horizon(self, now_s: int) -> float | None:
         """The first second at which a check may be due, even one that a packet from `now_s` on starts."""

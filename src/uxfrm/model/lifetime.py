@@ -19,6 +19,11 @@ class LifetimeConfig(NamedTuple):
     soft_use: int = 0
     hard_use: int = 0
 
+    @property
+    def timed(self) -> bool:
+        """True where any limit is one of time."""
+        return bool(self.soft_add or self.hard_add or self.soft_use or self.hard_use)
+
 
 class LifetimeCurrent(NamedTuple):
     """Bytes and packets counted so far; wall-clock seconds of addition and first use (0: never)."""

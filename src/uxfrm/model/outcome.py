@@ -105,6 +105,7 @@ class Outcome(IntEnum):
     )
     CLEAR = (Verdict.CLEAR, None, "no policy asks for IPsec")
     CLEAR_ALLOWED = (Verdict.CLEAR, None, "a policy allows it in clear")
+    OUT_KEEPALIVE = (Verdict.CLEAR, None, "a NAT keepalive, made here")
     CLEAR_OPTIONAL = (Verdict.CLEAR, None, "all templates of the policy are optional and no state fits")
     SENT = (Verdict.SENT, None, "protected as the policy asks")
     SENT_NO_POLICY = (Verdict.SENT, None, "protected; no policy of the setup asks for it")
@@ -129,13 +130,24 @@ class Outcome(IntEnum):
         "the capture holds only the beginning of this frame (snap length)",
     )
     UNSUPPORTED_AH = (Verdict.UNSUPPORTED, None, "AH is not supported yet")
-    UNSUPPORTED_ENCAP = (Verdict.UNSUPPORTED, None, "ESP in UDP or TCP is not supported yet")
+    UNSUPPORTED_ENCAP = (Verdict.UNSUPPORTED, None, "ESP in TCP is not supported yet")
     UNSUPPORTED_MODE = (Verdict.UNSUPPORTED, None, "the state's mode is not supported yet")
     UNSUPPORTED_FRAGMENT = (
         Verdict.UNSUPPORTED,
         None,
         "a fragment of an IPsec packet: reassembly is not supported yet",
     )
+    IN_UDP_HEADER = (
+        Verdict.DROPPED,
+        None,
+        "the length or the checksum of the UDP header around ESP is wrong",
+    )
+    IN_UDP_SHORT = (
+        Verdict.DROPPED,
+        None,
+        "ESP in UDP, shorter than an IP and a UDP header: Linux takes it for cut off",
+    )
+    IN_KEEPALIVE = (Verdict.IGNORED, None, "a NAT keepalive")
     # input, in the order of xfrm_input
     IN_HEADER_SHORT = (
         Verdict.DROPPED,
@@ -154,7 +166,7 @@ class Outcome(IntEnum):
     IN_ENCAP_MISMATCH = (
         Verdict.DROPPED,
         Counter.XfrmInStateMismatch,
-        "plain ESP, but the state expects encapsulation in UDP or TCP",
+        "plain ESP or ESP in UDP where the state expects it otherwise",
     )
     IN_SEQ_ZERO = (Verdict.DROPPED, Counter.XfrmInStateSeqError, "sequence number 0 is never sent")
     IN_SEQ_OLD = (
@@ -290,6 +302,11 @@ class Outcome(IntEnum):
         Verdict.DROPPED,
         Counter.XfrmOutStateModeError,
         "larger than the tunnel's MTU, and it must not be fragmented",
+    )
+    OUT_UDP_LENGTH = (
+        Verdict.DROPPED,
+        Counter.XfrmOutStateProtoError,
+        "ESP in UDP would be longer than 65,535 bytes",
     )
     OUT_ENGINE = (Verdict.DROPPED, Counter.XfrmOutStateProtoError, "the cipher engine refused the packet")
     OUT_ROOM = (Verdict.DROPPED, Counter.XfrmOutError, "no room for headers and trailer")

@@ -48,6 +48,8 @@ OWN = 3
 
 POLICY_LOCALOK, POLICY_ICMP, POLICY_CPU_ACQUIRE = 1, 2, 4
 
+OFFLOAD_PACKET = 4
+
 
 @dataclass(frozen=True, slots=True)
 class SecurityContext:
@@ -127,5 +129,9 @@ class PolicyConfig:
             raise invalid("Invalid policy type")
         check_templates(self.templates, self.family, self.direction == Direction.OUT)
         if self.offload is not None:
-            raise invalid("Policy offload is not supported")
+            # Follows: xfrm_dev_policy_add, with a device that cannot.
+            known = self.offload.flags == OFFLOAD_PACKET
+            raise invalid(
+                "Policy offload is not supported" if known else "Unrecognized flags in offload request"
+            )
         object.__setattr__(self, "mark", Mark(*self.mark))

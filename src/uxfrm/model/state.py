@@ -18,7 +18,7 @@ from uxfrm.model.error import XfrmError, invalid
 from uxfrm.model.flow import PROTO_AH, PROTO_COMP, PROTO_DSTOPTS, PROTO_ESP, PROTO_ROUTING
 from uxfrm.model.lifetime import UNLIMITED, LifetimeConfig, LifetimeCurrent
 from uxfrm.model.mark import NO_MARK, Mark
-from uxfrm.model.policy import Offload, SecurityContext
+from uxfrm.model.policy import OFFLOAD_PACKET, Offload, SecurityContext
 from uxfrm.model.selector import ANYTHING, EVERYTHING, Selector, check_prefixes
 from uxfrm.model.template import Mode
 
@@ -47,8 +47,8 @@ ICMP, AF_UNSPEC_FLAG, ALIGN4, ESN = 16, 32, 64, 128
 
 DONT_ENCAP_DSCP, OSEQ_MAY_WRAP = 1, 2
 
-OFFLOAD_PACKET = 4
-OFFLOAD_FLAGS = 1 | 2 | OFFLOAD_PACKET
+OFFLOAD_INBOUND = 2
+OFFLOAD_FLAGS = 1 | OFFLOAD_INBOUND | OFFLOAD_PACKET
 
 ENCAP_ESPINUDP, ENCAP_ESPINTCP = 2, 7
 
@@ -442,10 +442,19 @@ def _init_keepalive(x: StateConfig) -> None:
 
 
 def _init_offload(x: StateConfig) -> None:
-    """Follows: xfrm_dev_state_add, without a device: crypto offload falls back to software."""
+    """What is said before any device is looked for. Follows: xfrm_dev_state_add."""
     offload = x.rare.offload
-    if offload is not None and offload.flags & ~OFFLOAD_FLAGS:
+    if offload is None:
+        return
+    if offload.flags & ~OFFLOAD_FLAGS:
         raise invalid("Unrecognized flags in offload request")
+    inbound = bool(offload.flags & OFFLOAD_INBOUND)
+    if x.direction == (SaDir.OUT if inbound else SaDir.IN):
+        raise invalid("Mismatched SA and offload direction")
+    if inbound and x.if_id:
+        raise invalid("XFRM if_id is not supported in RX path")
+    if x.tfcpad:
+        raise invalid("TFC padding can't be offloaded")
 
 
 def _init_replay(x: StateConfig) -> None:

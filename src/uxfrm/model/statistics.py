@@ -91,6 +91,7 @@ class TimerFigures:
     states: int
     policies: int
     aevents: int
+    keepalives: int
     held: int
     next: float | None
 

@@ -159,11 +159,15 @@ def _offload(x: StateConfig) -> bytes:
     )
 
 
+def coaddr(x: Address | None) -> bytes:
+    """A care-of address."""
+    return b"" if x is None else attribute(Attr.COADDR, x.ljust(16, b"\0"))
+
+
 def _state_attributes(dump: StateDump, x: StateConfig) -> bytes:
     """Follows: copy_to_user_state_extra."""
     found = u32(Attr.SA_EXTRA_FLAGS, x.extra_flags) if x.extra_flags else b""
-    if x.rare.coaddr is not None:
-        found += attribute(Attr.COADDR, x.rare.coaddr.ljust(16, b"\0"))
+    found += coaddr(x.rare.coaddr)
     if dump.lastused:
         found += attribute(Attr.LASTUSED, _U64.pack(dump.lastused))
     found += _algorithms(x) + encapsulation(x.encap)

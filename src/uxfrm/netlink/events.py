@@ -100,6 +100,20 @@ def _migrated(event: E.Migrated) -> Notification:
     return Notification(Xfrm.MIGRATE, body, seq=False, pid=False)
 
 
+def _mapping_changed(event: E.MappingChanged) -> Notification:
+    x = event.state
+    body = L.USER_MAPPING.pack(
+        id={"daddr": x.daddr, "spi": x.spi, "family": x.family, "proto": x.proto}, reqid=event.reqid,
+        old_saddr=event.old[0], new_saddr=event.new[0], old_sport=event.old[1], new_sport=event.new[1],
+    )  # fmt: skip
+    return Notification(Xfrm.MAPPING, body, seq=False, pid=False)
+
+
+def _reported(event: E.Reported) -> Notification:
+    body = L.USER_REPORT.pack(proto=event.proto, sel=encode.selector(event.selector))
+    return Notification(Xfrm.REPORT, body + encode.coaddr(event.coaddr), seq=False, pid=False)
+
+
 _MAKERS: Mapping[type, Callable[[Any], Notification]] = {
     E.StateAdded: _state_added,
     E.StateDeleted: _state_deleted,
@@ -113,6 +127,8 @@ _MAKERS: Mapping[type, Callable[[Any], Notification]] = {
     E.Acquire: _acquire,
     E.StateMonitored: _state_monitored,
     E.Migrated: _migrated,
+    E.MappingChanged: _mapping_changed,
+    E.Reported: _reported,
 }
 
 
@@ -129,6 +145,8 @@ GROUP_OF: Mapping[type, Group] = {
     E.Acquire: Group.ACQUIRE,
     E.StateMonitored: Group.AEVENTS,
     E.Migrated: Group.MIGRATE,
+    E.MappingChanged: Group.MAPPING,
+    E.Reported: Group.REPORT,
 }
 
 

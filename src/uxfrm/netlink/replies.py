@@ -12,7 +12,7 @@ from typing import Any
 from uxfrm.lifecycle import events as E
 from uxfrm.model.aevent import Aevent
 from uxfrm.model.algorithm import Algorithm
-from uxfrm.model.dump import LarvalConfig, PolicyDump, StateDump, StateStats
+from uxfrm.model.dump import LarvalConfig, PolicyDump, StateDump, StateId, StateStats
 from uxfrm.model.lifetime import LifetimeCurrent
 from uxfrm.model.policy import PolicyConfig
 from uxfrm.model.selector import ANYTHING, Selector
@@ -184,6 +184,24 @@ def _migrated(message: Message) -> E.Migrated:
     return E.Migrated(decode.migration(L.USERPOLICY_ID.unpack(message.payload), found))
 
 
+# -- mappings, reports
+
+
+def _mapping_changed(message: Message) -> E.MappingChanged:
+    x = L.USER_MAPPING.unpack(message.payload)
+    family = x.id.family
+    state = StateId(decode.address(x.id.daddr, family), x.id.spi, x.id.proto, family)
+    old, new = decode.address(x.old_saddr, family), decode.address(x.new_saddr, family)
+    return E.MappingChanged(state, x.reqid, (old, x.old_sport), (new, x.new_sport))
+
+
+def _reported(message: Message) -> E.Reported:
+    x = L.USER_REPORT.unpack(message.payload)
+    found = tail(message, L.USER_REPORT.size)
+    coaddr = decode.address(found[Attr.COADDR], x.sel.family) if Attr.COADDR in found else None
+    return E.Reported(x.proto, decode.selector(x.sel), coaddr)
+
+
 _EVENTS: Mapping[int, Callable[[Message], E.Event]] = {
     Xfrm.NEWSA: _state_added,
     Xfrm.UPDSA: _state_added,
@@ -199,6 +217,8 @@ _EVENTS: Mapping[int, Callable[[Message], E.Event]] = {
     Xfrm.GETDEFAULT: _default_changed,
     Xfrm.ACQUIRE: _acquire,
     Xfrm.MIGRATE: _migrated,
+    Xfrm.MAPPING: _mapping_changed,
+    Xfrm.REPORT: _reported,
 }
 
 

@@ -41,6 +41,9 @@ class Timers(Generic[Owner]):
 
     def forget(self, owner: Owner) -> None:
         """Drop one that goes; what is left of it in the heap is cleared when it outweighs the rest."""
+        self._unplan(owner)
+
+    def _unplan(self, owner: Owner) -> None:
         self._planned.pop(owner, None)
         if len(self._heap) > 2 * len(self._planned) + _SLACK:
             self._heap = [entry for entry in self._heap if self._planned.get(entry[2]) == entry[0]]
@@ -64,3 +67,28 @@ class Timers(Generic[Owner]):
                 when, _, owner = entry
                 del self._planned[owner]
                 yield when, owner
+
+
+class SecondTimers(Timers[Owner]):
+    """Checks that come whole seconds after the owner's timer was started, as Linux looks at its limits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._phase: dict[Owner, float] = {}  # where in a second, if not at its beginning
+
+    def start(self, owner: Owner, now: float) -> None:
+        """Let checks come whole seconds after `now`."""
+        phase = now % 1
+        if phase != self._phase.pop(owner, 0):
+            self._unplan(owner)
+        if phase:
+            self._phase[owner] = phase
+
+    def plan_second(self, owner: Owner, second: int, earliest: float = 0) -> None:
+        """Check `owner` for the first time in or behind a second, and not before `earliest`."""
+        self.plan(owner, max(second + self._phase.get(owner, 0), earliest))
+
+    def forget(self, owner: Owner) -> None:
+        """Drop one that goes."""
+        self._phase.pop(owner, None)
+        super().forget(owner)

@@ -8,13 +8,15 @@ where integers wrap, and interpreted, where they do not.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numba
 import numpy as np
 
-from uxfrm.model.address import Address
+from uxfrm.model.address import AF_INET, Address
 from uxfrm.model.lifetime import INF
+from uxfrm.model.state import Encap
 
 # A limit that is never reached; the UAPI's INF (2^64-1) does not fit int64.
 NEVER = 2**63 - 1
@@ -31,65 +33,50 @@ REPLAY_OFF, REPLAY_LEGACY, REPLAY_BITMAP, REPLAY_ESN = 0, 1, 2, 3
 # IPComp.
 TRANSFORM_NONE, TRANSFORM_ESP, TRANSFORM_UNSUPPORTED, TRANSFORM_COMP, TRANSFORM_IPIP = range(5)
 
-# Configured figures are small; counters and sequence numbers get all 64 bits.
+# Configured figures are small; counters and sequence numbers get all 64 bits. The order is that of use, in
+# cache lines of 64 bytes: with many states, what a packet costs is how many lines of its state it touches.
 STATE_DTYPE = np.dtype(
     [
-        # identity, and what a lookup compares
-        ("genid", np.int64),
-        ("serial", np.int64),  # the first genid it had: higher than all that earlier states of the row had
+        # what a packet's lookup compares
         ("daddr", np.int64, (4,)),
-        ("saddr", np.int64, (4,)),
         ("spi", np.int64),
-        ("reqid", np.int64),
         ("mark_v", np.int64),
         ("mark_m", np.int64),
-        ("if_id", np.int64),
-        ("pcpu", np.int64),
         ("family", np.int32),
         ("proto", np.int32),
+        # whether it is still the same, and alive; the provisional view of one run (datapath.input, output)
+        ("genid", np.int64),
+        ("serial", np.int64),  # the first genid it had: higher than all that earlier states of the row had
         ("life", np.int32),
         ("direction", np.int32),
+        ("run", np.int64),
+        ("run_depth", np.int32),
+        ("wraps", np.int32),
+        ("run_packets", np.int64),
+        ("run_bytes", np.int64),
+        ("run_top", np.int64),
         # counters and limits
+        ("run_top_hi", np.int64),
         ("bytes", np.int64),
         ("packets", np.int64),
-        ("add_time", np.int64),
         ("use_time", np.int64),
         ("lastused", np.int64),
         ("soft_byte", np.int64),
         ("hard_byte", np.int64),
         ("soft_packet", np.int64),
+        # sequence numbers and replay window
         ("hard_packet", np.int64),
-        ("stat_window", np.int64),
-        ("stat_replay", np.int64),
-        ("stat_failed", np.int64),
         ("dying", np.int32),
         ("watch_use", np.int32),
-        # sequence numbers and replay window
         ("oseq", np.int64),
         ("oseq_hi", np.int64),
         ("seq", np.int64),
         ("seq_hi", np.int64),
         ("bitmap", np.int64),
         ("words_at", np.int64),
+        # the transform, worked out when the state is installed
         ("replay", np.int32),
         ("window", np.int32),
-        # aevents: thresholds, when the timer runs out (ms, 0: never), the numbers told last
-        ("ae_maxdiff", np.int64),
-        ("ae_maxage", np.int64),
-        ("ae_due", np.int64),
-        ("pre_seq", np.int64),
-        ("pre_oseq", np.int64),
-        # the counters as an event of a packet tells them: before it was counted
-        ("told_bytes", np.int64),
-        ("told_packets", np.int64),
-        ("ae_deferred", np.int64),
-        # the transform, worked out when the state is installed
-        ("iv_salt_hi", np.int64),
-        ("iv_salt_lo", np.int64),
-        ("wraps", np.int64),
-        ("ip_id", np.int64),
-        ("set_v", np.int64),
-        ("set_m", np.int64),
         ("key", np.int32),
         ("transform", np.int32),
         ("mode", np.int32),
@@ -102,22 +89,56 @@ STATE_DTYPE = np.dtype(
         ("icv_bytes", np.int32),
         ("block", np.int32),
         ("tfcpad", np.int32),
-        # the inner addresses of BEET mode
+        ("ip_id", np.int32),
+        ("pcpu", np.int32),
+        # what only packets that leave need
+        ("saddr", np.int64, (4,)),
+        ("iv_salt_hi", np.int64),
+        ("iv_salt_lo", np.int64),
+        ("set_v", np.int64),
+        ("set_m", np.int64),
+        # what few packets need
+        ("reqid", np.int64),
+        ("if_id", np.int64),
+        ("add_time", np.int64),
+        ("stat_window", np.int64),
+        ("stat_replay", np.int64),
+        ("stat_failed", np.int64),
+        # aevents: thresholds, when the timer runs out (ms, 0: never), the numbers told last
+        ("ae_maxdiff", np.int64),
+        ("ae_maxage", np.int64),
+        ("ae_due", np.int64),
+        ("pre_seq", np.int64),
+        ("pre_oseq", np.int64),
+        # the counters as an event of a packet tells them: before it was counted
+        ("told_bytes", np.int64),
+        ("told_packets", np.int64),
+        ("ae_deferred", np.int64),
+        # UDP encapsulation: sport << 16 | dport; for how long a mapping is known, in s; the one told last
+        ("encap_ports", np.int64),
+        ("mapping_maxage", np.int64),
+        ("mapped_at", np.int64),
+        ("mapped_port", np.int32),
         ("sel_family", np.int32),
+        ("mapped_address", np.uint32, (4,)),
+        # the inner addresses of BEET mode
         ("sel_daddr", np.uint32, (4,)),
         ("sel_saddr", np.uint32, (4,)),
-        # one batch run's provisional view (see datapath.input, datapath.output)
-        ("run", np.int64),
-        ("run_depth", np.int64),
-        ("run_packets", np.int64),
-        ("run_bytes", np.int64),
-        ("run_top", np.int64),
-        ("run_top_hi", np.int64),
     ],
     align=True,
 )
 
+CACHE_LINE = 64
+
 ROWS: Any = numba.from_dtype(STATE_DTYPE)[::1]
+
+
+def table(capacity: int) -> Any:
+    """Rows of zeros, shape (capacity,), of which each begins a cache line."""
+    size = capacity * STATE_DTYPE.itemsize
+    memory = np.zeros(size + CACHE_LINE, np.uint8)
+    at = -memory.ctypes.data % CACHE_LINE
+    return memory[at : at + size].view(STATE_DTYPE)
 
 
 def words(address: Address) -> tuple[int, int, int, int]:
@@ -127,6 +148,16 @@ def words(address: Address) -> tuple[int, int, int, int]:
     value = int.from_bytes(address)
     mask = 0xFFFFFFFF
     return value >> 96, value >> 64 & mask, value >> 32 & mask, value & mask
+
+
+def address(values: Sequence[int], family: int) -> Address:
+    """The address of words as a row keeps them."""
+    return b"".join(value.to_bytes(4) for value in values[: 1 if family == AF_INET else 4])
+
+
+def ports(encap: Encap | None) -> int:
+    """The ports of an encapsulation as a row keeps them."""
+    return encap.sport << 16 | encap.dport if encap else 0
 
 
 def limit(value: int) -> int:

@@ -128,7 +128,7 @@ class StateTable:
 
     def __init__(self, seed: int) -> None:
         self.seed = seed & 0x7FFFFFFF
-        self.rows: Any = np.zeros(_START, r.STATE_DTYPE)
+        self.rows: Any = r.table(_START)
         self.words: Int64s = np.zeros(_START, np.int64)
         self.by_spi = HashIndex(_START)
         self.by_destination = HashIndex(_START)
@@ -140,6 +140,7 @@ class StateTable:
         self._words_used = 0
         self.genid = 0
         self.count = 0
+        self.bound = 0  # to CPUs
         self.generation = 0
         self._buckets = _FIRST_BUCKETS
 
@@ -193,6 +194,7 @@ class StateTable:
         if config.seq:
             self._by_seq.setdefault(config.seq, []).insert(0, state)
         self.count += 1
+        self.bound += config.cpu is not None
         self.generation += 1
         self._grow_buckets()
         return state
@@ -245,6 +247,7 @@ class StateTable:
         self._free.append(row)
         state.row = -1
         self.count -= 1
+        self.bound -= config.cpu is not None
         self.generation += 1
 
     def _take_row(self) -> int:
@@ -256,7 +259,7 @@ class StateTable:
         """Add a quarter: a million states must not pay for a second million."""
         old = self.rows.shape[0]
         capacity = old * 2 if old < 65536 else old + old // 4
-        rows = np.zeros(capacity, r.STATE_DTYPE)
+        rows = r.table(capacity)
         rows[:old] = self.rows
         self.rows = rows
         for index in (self.by_spi, self.by_destination, self._by_source):
