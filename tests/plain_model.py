@@ -25,6 +25,9 @@ class Model(Tables):
                     self._check_policy(policy)
 
     def _check_time(self, s: PlainState) -> None:
+        if self.now < s.looked_at:
+            return
+
         def reached(add: int, use: int) -> bool:
             return bool((add and s.add + add <= self.now) or (use and s.use and s.use + use <= self.now))
 

@@ -67,6 +67,7 @@ class PlainState:
     top: int = 0
     seen: set[int] = field(default_factory=set)
     stats: list[int] = field(default_factory=lambda: [0, 0, 0])
+    looked_at: int = 0  # the first second in which its timer looks at its limits
 
     def told(self) -> tuple[Any, ...]:
         """What a dump tells of it."""
@@ -167,6 +168,7 @@ class Tables:
 
     def _insert(self, new: PlainState, larval: PlainState | None) -> None:
         new.add = new.add or self.now
+        new.looked_at = self.now + 1
         self.states.insert(0, new)
         if new.key:
             # Bundles through older states of the tunnel are stale [3.3].
@@ -195,6 +197,7 @@ class Tables:
             self._insert(new, old)
         else:
             old.limits, old.dying = new.limits, False
+            old.looked_at = self.now + 1
             if old.use and self._over(old, "hard"):
                 self._expire(old)
             elif old.use and self._over(old, "soft"):
