@@ -72,7 +72,7 @@ from uxfrm.model.unchecked import changed
 from uxfrm.tables import census as tables_census
 from uxfrm.tables.devices import DeviceTable
 from uxfrm.tables.policies import Policy, PolicyTable
-from uxfrm.tables.rows import TRANSFORM_COMP, TRANSFORM_IPIP
+from uxfrm.tables.rows import TRANSFORM_AH, TRANSFORM_COMP, TRANSFORM_IPIP
 from uxfrm.tables.states import State, StateTable
 
 
@@ -464,6 +464,7 @@ class Namespace:
         self.path.random_ivs += one * int(x["iv_random"])
         self.path.without_key += one * int(x["transform"] in (TRANSFORM_COMP, TRANSFORM_IPIP))
         self.path.companions += one * int(x["transform"] == TRANSFORM_IPIP)
+        self.path.authenticated += one * int(x["transform"] == TRANSFORM_AH)
 
     def _note_encapsulation(self, state: State) -> None:
         """Remember the UDP port on which this state's ESP will arrive, and whether it wants keepalives."""

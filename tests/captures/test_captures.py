@@ -23,7 +23,7 @@ from uxfrm.explain.report import IN, OUT, Report
 from uxfrm.iproute2.output import show_policy, show_state
 from uxfrm.model.address import show
 from uxfrm.model.dump import StateDump
-from uxfrm.model.outcome import Counter, Outcome, Verdict
+from uxfrm.model.outcome import Counter, Outcome
 from uxfrm.namespace import Namespace
 from uxfrm.replay.host import Host
 from uxfrm.replay.setup import Interfaces, apply_setup
@@ -32,12 +32,10 @@ DATA = Path(__file__).parent / "data"
 FROM_B = ("src 10.9.0.2 ", "src fd09::2 ")
 MAC_B = bytes.fromhex("02000000000b")
 
-LATER = ("ah-", "bundle-esp", "esn-ah-")
 CASES = sorted(path.name for path in DATA.iterdir() if path.is_dir())
 # The recording has no frames in which IPComp left a packet alone: see test_ipcomp.py.
 PARTLY = ("ipcomp-",)
-COVERED = [name for name in CASES if not name.startswith(LATER + PARTLY)]
-NOT_YET = [name for name in CASES if name.startswith(LATER)]
+COVERED = [name for name in CASES if not name.startswith(PARTLY)]
 
 
 class Played:
@@ -181,17 +179,3 @@ def visible(packet: bytes) -> tuple[bytes, ...]:
     if packet[0] >> 4 == 4:
         return packet[:4], packet[6:10], packet[12:28]
     return (packet[:48],)
-
-
-@pytest.mark.parametrize("case", NOT_YET)
-def test_what_is_not_supported_yet_is_said_and_not_counted(case: str) -> None:
-    """AH comes later: reported so, never as drops of ours.
-
-    What is dropped in these captures Linux dropped too: frames of an unknown SPI, or cut off.
-    """
-    played = Played(case)
-    received = played.of(IN)
-    assert any(r.code.verdict == Verdict.UNSUPPORTED for r in received)
-    linux = kernel_counters(played.text("xfrm_stat-b.txt"))
-    ours = played.namespace.counters()
-    assert {c.name for c in Counter if ours[c] > linux.get(c.name, 0)} == set()

@@ -25,12 +25,13 @@ from uxfrm.model import algorithm as algo
 from uxfrm.model.address import AF_INET, AF_INET6, parse
 from uxfrm.model.algorithm import Algorithm
 from uxfrm.model.dump import StateDump
-from uxfrm.model.flow import PROTO_COMP, PROTO_ESP
+from uxfrm.model.flow import PROTO_AH, PROTO_COMP, PROTO_ESP
 from uxfrm.model.outcome import Counter, Outcome, Verdict
 from uxfrm.model.policy import Direction, PolicyConfig
 from uxfrm.model.selector import Selector
 from uxfrm.model.state import (
     AF_UNSPEC_FLAG,
+    ALIGN4,
     DECAP_DSCP,
     DONT_ENCAP_DSCP,
     ESN,
@@ -54,7 +55,13 @@ LINK, MIDDLE, BEHIND = 0, 2, 1
 _NETS = {4: "10.{}.0.", 6: "fd0{}::"}
 _AF = {4: AF_INET, 6: AF_INET6}
 _BITS = {4: 32, 6: 128}
-_FLAGS = {NOECN: "noecn", DECAP_DSCP: "decap-dscp", NOPMTUDISC: "nopmtudisc", AF_UNSPEC_FLAG: "af-unspec"}
+_FLAGS = {
+    NOECN: "noecn",
+    DECAP_DSCP: "decap-dscp",
+    NOPMTUDISC: "nopmtudisc",
+    AF_UNSPEC_FLAG: "af-unspec",
+    ALIGN4: "align4",
+}
 _EXTRA_FLAGS = {DONT_ENCAP_DSCP: "dont-encap-dscp", OSEQ_MAY_WRAP: "oseq-may-wrap"}
 
 
@@ -71,8 +78,12 @@ class Suite:
 
     @property
     def proto(self) -> int:
-        return PROTO_COMP if self.comp else PROTO_ESP
+        if self.comp:
+            return PROTO_COMP
+        return PROTO_ESP if self.crypt or self.aead else PROTO_AH
 
+
+_PROTOCOLS = {PROTO_AH: "ah", PROTO_COMP: "comp", PROTO_ESP: "esp"}
 
 DEFLATE = Suite("deflate", "comp deflate", comp=algo.comp("deflate"))
 
@@ -96,6 +107,10 @@ def aead(name: str, key_bytes: int, icv_bits: int) -> Suite:
 def cipher(name: str, key_bytes: int) -> Suite:
     key = _key(name, key_bytes)
     return Suite(f"{name}-{key_bytes * 8}", f"enc {name} {_hex(key)}", crypt=algo.crypt(name, key))
+
+
+AH = Suite("ah", "")
+"""To be completed by `with_auth`."""
 
 
 def with_auth(suite: Suite, name: str, key_bytes: int, icv_bits: int = 0) -> Suite:
@@ -265,7 +280,7 @@ class Case:
 
     def _ends_words(self) -> str:
         source, target = self.shape.outer_ends
-        return f"src {source} dst {target} proto {'comp' if self.suite.comp else 'esp'}"
+        return f"src {source} dst {target} proto {_PROTOCOLS[self.suite.proto]}"
 
     @property
     def _flag_words(self) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from uxfrm.datapath import esp
+from uxfrm.datapath.ah import Authenticator
 from uxfrm.datapath.batch import Batch, Int64s, count_outcomes
 from uxfrm.datapath.crypto.keyring import Keyring
 from uxfrm.datapath.flowtable import KEY_COLUMNS, FlowTable
@@ -69,6 +70,9 @@ class Context:
         # States whose packets are worked on one by one, and those of them that IPComp's bring with them.
         self.without_key = 0
         self.companions = 0
+        # AH states, and what makes their ICVs.
+        self.authenticated = 0
+        self.authenticator = Authenticator()
         self.encap_ports: Int64s = np.zeros(0, np.int64)
         self.totals: Int64s = np.zeros(len(Outcome), np.int64)
         self.run = 0

@@ -33,7 +33,8 @@ _NEXT_NONE = 59
 
 
 @compiled(numba.void(JOBS, *[int64] * 6))
-def _job(jobs: Int64s, number: int, key: int, aad: int, iv_bytes: int, length: int, seq_hi: int) -> None:
+def job(jobs: Int64s, number: int, key: int, aad: int, iv_bytes: int, length: int, seq_hi: int) -> None:
+    """Fill job `number`: what is authenticated begins at `aad`, IV and text follow; SEQ_HI -1 without ESN."""
     jobs[number, KEY] = key
     jobs[number, AAD] = aad
     jobs[number, IV] = aad + HEADER
@@ -60,7 +61,7 @@ def open_(rows: Any, packets: Any, i: int, row: int, jobs: Int64s, number: int) 
     if x["iv_random"] and text % int64(x["block"]):
         return _LENGTH if icv_bytes == 0 else _ICV
     seq_hi = p["seq_hi"] if x["esn"] else -1
-    _job(jobs, number, int64(x["key"]), p["offset"] + p["header"], iv_bytes, text, seq_hi)
+    job(jobs, number, int64(x["key"]), p["offset"] + p["header"], iv_bytes, text, seq_hi)
     return 0
 
 
@@ -134,4 +135,4 @@ def seal(rows: Any, packets: Any, i: int, row: int, at: int, length: int, jobs: 
     """Describe the text of `length` bytes (payload and trailer) behind the ESP header at `at` as a job."""
     x = rows[row]
     seq_hi = packets[i]["seq_hi"] if x["esn"] else -1
-    _job(jobs, number, int64(x["key"]), at, int64(x["iv_bytes"]), length, seq_hi)
+    job(jobs, number, int64(x["key"]), at, int64(x["iv_bytes"]), length, seq_hi)

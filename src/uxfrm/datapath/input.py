@@ -15,7 +15,7 @@ import numba
 from numba import int64
 
 from uxfrm.compiled import compiled
-from uxfrm.datapath import esp, ipcomp, udp
+from uxfrm.datapath import ah, esp, ipcomp, udp
 from uxfrm.datapath.batch import DATA, I64S, JOBS, PACKETS, Bytes, Int64s
 from uxfrm.datapath.headers import parse
 from uxfrm.datapath.limits import (
@@ -34,7 +34,14 @@ from uxfrm.datapath.wire import read16, read32
 from uxfrm.model.outcome import Outcome
 from uxfrm.model.template import MAX_DEPTH
 from uxfrm.tables.hashindex import I32, Int32s
-from uxfrm.tables.rows import REPLAY_ESN, ROWS, TRANSFORM_COMP, TRANSFORM_UNSUPPORTED
+from uxfrm.tables.rows import (
+    REPLAY_ESN,
+    ROWS,
+    TRANSFORM_AH,
+    TRANSFORM_COMP,
+    TRANSFORM_ESP,
+    TRANSFORM_UNSUPPORTED,
+)
 from uxfrm.tables.statehash import find_by_spi
 
 _PENDING = int(Outcome.PENDING)
@@ -49,8 +56,8 @@ _EXPIRED = int(Outcome.IN_EXPIRED)
 _OLD = int(Outcome.IN_SEQ_OLD)
 _HIGH = int(Outcome.IN_SEQ_HIGH)
 _ICV = int(Outcome.IN_ICV)
+_INSIDE = int(Outcome.IN_AH_INSIDE)
 _ESP_LENGTH = int(Outcome.IN_ESP_LENGTH)
-_UNSUPPORTED_AH = int(Outcome.UNSUPPORTED_AH)
 _UNSUPPORTED_MODE = int(Outcome.UNSUPPORTED_MODE)
 _UNSUPPORTED_FRAGMENT = int(Outcome.UNSUPPORTED_FRAGMENT)
 
@@ -88,12 +95,7 @@ def classify(data: Bytes, packets: Any, encap_ports: Int64s, active: Int64s) -> 
 
 @compiled(int64(PACKETS, int64))
 def unsupported(packets: Any, i: int) -> int:
-    p = packets[i]
-    if p["fragment"]:
-        return _UNSUPPORTED_FRAGMENT
-    if p["proto"] == _AH:
-        return _UNSUPPORTED_AH
-    return _PENDING
+    return _UNSUPPORTED_FRAGMENT if packets[i]["fragment"] else _PENDING
 
 
 @compiled(numba.boolean(DATA, PACKETS, int64))
@@ -110,6 +112,11 @@ def read_header(data: Bytes, packets: Any, i: int) -> bool:
             return False
         p["spi"] = read16(data, at + 2)
         p["seq"] = 0
+    elif p["proto"] == _AH:
+        if room < ah.HEADER:
+            return False
+        p["spi"] = read32(data, at + 4)
+        p["seq"] = read32(data, at + 8)
     elif p["proto"] not in (_IPIP, _IPV6):
         if room < esp.HEADER:
             return False
@@ -199,18 +206,24 @@ def lookup(
     )
 
 
-@compiled(int64(ROWS, PACKETS, int64, int64, JOBS, int64))
-def open_(rows: Any, packets: Any, i: int, row: int, jobs: Int64s, number: int) -> int:
+@compiled(int64(ROWS, DATA, PACKETS, int64, int64, JOBS, int64))
+def open_(rows: Any, data: Bytes, packets: Any, i: int, row: int, jobs: Int64s, number: int) -> int:
     """Describe what state `row` is to open of packet i as job `number`; return 0, or the outcome."""
-    if ipcomp.by_hand(rows, row):
-        return int(ipcomp.open_(rows, packets, i, row, jobs, number))
-    return int(esp.open_(rows, packets, i, row, jobs, number))
+    transform = rows[row]["transform"]
+    if transform == TRANSFORM_ESP:
+        return int(esp.open_(rows, packets, i, row, jobs, number))
+    if transform == TRANSFORM_AH:
+        return int(ah.open_(rows, data, packets, i, row, jobs, number))
+    return int(ipcomp.open_(rows, packets, i, row, jobs, number))
 
 
 @compiled(int64(ROWS, DATA, PACKETS, int64, int64, JOBS, I64S))
 def payload(rows: Any, data: Bytes, packets: Any, i: int, row: int, jobs: Int64s, found: Int64s) -> int:
     """Find what packet i's job has opened: found = (offset, length, next header); return 0 or the outcome."""
-    if ipcomp.by_hand(rows, row):
+    transform = rows[row]["transform"]
+    if transform == TRANSFORM_AH:
+        return int(ah.payload(rows, data, packets, i, jobs, found))
+    if transform != TRANSFORM_ESP:
         return int(ipcomp.payload(rows, data, packets, i, row, jobs, found))
     result = jobs[packets[i]["job"], esp.RESULT]
     if result != 1:
@@ -277,16 +290,16 @@ def begin(
         if p["outcome"]:
             continue
         _account(rows, packets, i, row)
-        if check(rows, words, row, p["seq"]) == 0 and open_(rows, packets, i, row, jobs, made) == 0:
+        if check(rows, words, row, p["seq"]) == 0 and open_(rows, data, packets, i, row, jobs, made) == 0:
             p["job"] = made
             made += 1
     return count, made
 
 
-@compiled(int64(ROWS, PACKETS, int64, int64, JOBS))
-def _refusal(rows: Any, packets: Any, i: int, row: int, jobs: Int64s) -> int:
+@compiled(int64(ROWS, DATA, PACKETS, int64, int64, JOBS))
+def _refusal(rows: Any, data: Bytes, packets: Any, i: int, row: int, jobs: Int64s) -> int:
     """Why `begin` made no job of packet i: its lengths, unless its number is not new after all."""
-    outcome = open_(rows, packets, i, row, jobs, jobs.shape[0] - 1)
+    outcome = open_(rows, data, packets, i, row, jobs, jobs.shape[0] - 1)
     if outcome == _ICV:
         rows[row]["stat_failed"] += 1
     return outcome if outcome else _OLD
@@ -314,10 +327,10 @@ def _judge(
     if found[3] == NOTICE_HARD:
         return _EXPIRED
     if p["job"] < 0:
-        return _refusal(rows, packets, i, row, jobs)
+        return _refusal(rows, data, packets, i, row, jobs)
     outcome = payload(rows, data, packets, i, row, jobs, found)
     if outcome:
-        if outcome == _ICV:
+        if outcome in (_ICV, _INSIDE):
             x["stat_failed"] += 1
         return outcome
     if p["encap"]:

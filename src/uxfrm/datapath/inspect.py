@@ -90,7 +90,7 @@ def _begin(
         if x["transform"] == TRANSFORM_UNSUPPORTED:
             p["outcome"] = _UNSUPPORTED_ENCAP if x["encap"] else _UNSUPPORTED_MODE
             continue
-        p["outcome"] = layer.open_(rows, packets, i, row, jobs, made)
+        p["outcome"] = layer.open_(rows, data, packets, i, row, jobs, made)
         if not p["outcome"]:
             p["job"] = made
             made += 1
@@ -206,10 +206,10 @@ def _open_layer(context: Context, batch: Batch, count: int) -> int:
 
 def _run(context: Context, batch: Batch, count: int, made: int) -> None:
     """Open the jobs; those with ESN that fail get a second try with the next high half, from a copy."""
-    keyring, jobs = context.keyring, context.jobs
+    jobs = context.jobs
     extended = bool(np.any(jobs[:made, esp.SEQ_HI] >= 0))
     copy = batch.data.copy() if extended else batch.data
-    open_(keyring.functions, keyring.rows, keyring.scratch, batch.data, jobs, made)
+    _try(context, batch, jobs[:made])
     if not extended:
         return
     for i in context.active[:count]:
@@ -222,5 +222,12 @@ def _run(context: Context, batch: Batch, count: int, made: int) -> None:
         packet["seq_hi"] += 1
         retry = job[None, :].copy()
         retry[0, esp.SEQ_HI] += 1
-        open_(keyring.functions, keyring.rows, keyring.scratch, batch.data, retry, 1)
+        _try(context, batch, retry)
         jobs[packet["job"]] = retry[0]
+
+
+def _try(context: Context, batch: Batch, jobs: Int64s) -> None:
+    keyring, rows = context.keyring, context.states.rows
+    open_(keyring.functions, keyring.rows, keyring.scratch, batch.data, jobs, jobs.shape[0])
+    if context.authenticated:
+        context.authenticator.verify(keyring, rows, batch, jobs, sent=True)

@@ -52,12 +52,6 @@ def _job(jobs: Int64s, number: int, packet: int, start: int, size: int) -> None:
     jobs[number, RESULT] = -1
 
 
-@compiled(numba.boolean(ROWS, int64))
-def by_hand(rows: Any, row: int) -> bool:
-    """True for the states whose jobs have no key: IPComp, and the companions for what is not compressed."""
-    return bool(rows[row]["transform"] == TRANSFORM_COMP or rows[row]["transform"] == TRANSFORM_IPIP)
-
-
 # -- input
 
 

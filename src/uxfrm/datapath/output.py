@@ -12,7 +12,7 @@ import numba
 from numba import int64
 
 from uxfrm.compiled import compiled
-from uxfrm.datapath import beet, esp, ipcomp, udp
+from uxfrm.datapath import ah, beet, esp, ipcomp, udp
 from uxfrm.datapath.batch import DATA, I64S, JOBS, PACKETS, Bytes, Int64s
 from uxfrm.datapath.headers import AF_INET6, parse
 from uxfrm.datapath.limits import (
@@ -33,7 +33,7 @@ from uxfrm.datapath.modes import (
 )
 from uxfrm.datapath.runs import DEPTH, GENID, MTU, ROW
 from uxfrm.model.outcome import Outcome
-from uxfrm.tables.rows import REPLAY_ESN, ROWS, TRANSFORM_COMP
+from uxfrm.tables.rows import REPLAY_ESN, ROWS, TRANSFORM_AH, TRANSFORM_COMP, TRANSFORM_ESP
 
 _SENT = int(Outcome.SENT)
 _INVALID = int(Outcome.OUT_STATE_INVALID)
@@ -105,7 +105,7 @@ def _encapsulate(
 
     notice[0] becomes a notice of limits, notice[1], if set, one of aevents.
     1. mark  2. size  3. room  4. mode  5. life and limits  6. sequence number  7. counters
-    8. ESP, or what IPComp is to compress  9. UDP
+    8. lengths  9. ESP and UDP, AH, or what IPComp is to compress
     """
     p, x = packets[i], rows[row]
     p["mark"] = (p["mark"] & ~x["set_m"]) | x["set_v"]
@@ -122,19 +122,23 @@ def _encapsulate(
             return _TOO_BIG
     else:
         kept = outer = transport_header(data, packets, i)
-    compresses = x["transform"] == TRANSFORM_COMP
-    around = udp.HEADER if x["encap"] and not compresses else 0
-    front = 0 if compresses else around + esp.HEADER + int64(x["iv_bytes"])
+    transform, icv_bytes = x["transform"], int64(x["icv_bytes"])
     length = p["length"] - kept
-    tfc = esp.tfc_padding(rows, row, length, mtu) if x["tfcpad"] else 0
-    trailer = 0 if compresses else esp.trailer(rows, row, length + tfc)
-    proto = udp.PROTO if around else _ESP
-    if compresses:
-        proto = ipcomp.uncompressed(packets, i, mode)
+    around = tfc = trailer = 0
+    if transform == TRANSFORM_ESP:
+        around = udp.HEADER if x["encap"] else 0
+        proto = udp.PROTO if around else _ESP
+        front = around + esp.HEADER + int64(x["iv_bytes"])
+        tfc = esp.tfc_padding(rows, row, length, mtu) if x["tfcpad"] else 0
+        trailer = esp.trailer(rows, row, length + tfc) + icv_bytes
+    elif transform == TRANSFORM_AH:
+        proto, front = ah.PROTO, ah.header_bytes(rows, row, icv_bytes)
+    else:
+        proto, front = ipcomp.uncompressed(packets, i, mode), 0
     start = p["offset"] + kept
     if start - front - outer < p["low"]:
         return _ROOM
-    if start + length + tfc + trailer + int64(x["icv_bytes"]) > p["high"]:
+    if start + length + tfc + trailer > p["high"]:
         return _ROOM
     if mode == TUNNEL:
         next_header = add_tunnel(rows, data, packets, i, row, front + outer, proto)
@@ -146,7 +150,7 @@ def _encapsulate(
     notice[0] = check_limits(rows, row, p["time"])
     if notice[0] == NOTICE_HARD:
         return _EXPIRED
-    if not compresses:
+    if transform != TRANSFORM_COMP:
         refused = _next_seq(rows, packets, i, row)
         if refused:
             return refused
@@ -156,16 +160,18 @@ def _encapsulate(
     x["packets"] += 1
     x["lastused"] = p["time"]
     p["spi"] = x["spi"]
-    if compresses:
-        ipcomp.seal(packets, i, start, length, jobs, number)
-        p["length"] = start + length - p["offset"]
-        write_length(data, packets, i)
-        return 0
-    esp.write_header(rows, data, packets, i, row, pool, start - front + around)
-    esp.write_trailer(data, start + length, tfc, trailer, next_header)
-    esp.seal(rows, packets, i, row, start - front + around, length + tfc + trailer, jobs, number)
-    p["length"] = start + length + tfc + trailer + int64(x["icv_bytes"]) - p["offset"]
+    p["length"] = start + length + tfc + trailer - p["offset"]
     write_length(data, packets, i)
+    if transform == TRANSFORM_COMP:
+        ipcomp.seal(packets, i, start, length, jobs, number)
+        return 0
+    if transform == TRANSFORM_AH:
+        ah.seal(rows, data, packets, i, row, start - front, next_header, jobs, number)
+        return 0
+    at, trailer = start - front + around, trailer - icv_bytes
+    esp.write_header(rows, data, packets, i, row, pool, at)
+    esp.write_trailer(data, start + length, tfc, trailer, next_header)
+    esp.seal(rows, packets, i, row, at, length + tfc + trailer, jobs, number)
     return udp.write_header(rows, data, packets, i, row, start - front) if around else 0
 
 

@@ -74,6 +74,8 @@ def _open_layer(context: Context, batch: Batch, count: int) -> int:
             open_(keyring.functions, keyring.rows, keyring.scratch, batch.data, context.jobs, made)
         if made and context.without_key:
             ipcomp.decompress(states.rows, batch, context.jobs[:made])
+        if made and context.authenticated:
+            context.authenticator.verify(keyring, states.rows, batch, context.jobs[:made])
         while start < stop:
             start, agains, noted = layer.commit(
                 states.rows, states.words, batch.data, batch.packets, context.active, start, stop,

@@ -1,13 +1,14 @@
 """What is worked out when a state is installed, so that packets need not ask which algorithm it has.
 
-Follows: esp_init_state, esp_init_aead, esp_init_authenc.
+Follows: esp_init_state, esp_init_aead, esp_init_authenc; ah_init_state.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from uxfrm.datapath import udp
+from uxfrm.datapath import ah, udp
 from uxfrm.model import algorithm as algo
 from uxfrm.model.address import AF_INET, AF_INET6
 from uxfrm.model.flow import PROTO_AH, PROTO_COMP, PROTO_ESP, PROTO_IPIP, PROTO_IPV6
@@ -18,9 +19,9 @@ from uxfrm.tables import rows as r
 from uxfrm.tables.states import State
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from uxfrm.datapath.crypto.keyring import Keyring
+
+RandBytes = Callable[[int], bytes]
 
 _HANDLED_MODES = (Mode.TRANSPORT, Mode.TUNNEL, Mode.BEET, Mode.ROUTEOPTIMIZATION)
 
@@ -29,6 +30,7 @@ _WITHOUT_KEY = {
     PROTO_COMP: r.TRANSFORM_COMP, PROTO_IPIP: r.TRANSFORM_IPIP, PROTO_IPV6: r.TRANSFORM_IPIP,
 }  # fmt: skip
 
+_NULL = algo.crypt("ecb(cipher_null)", b"")
 _FLAG_BITS = 0x7FFFFFFF
 _IP_LENGTH_MAX = 65535
 
@@ -38,7 +40,7 @@ _INNER = ["sel_family", "sel_daddr", "sel_saddr"]
 _DRAWN = ["iv_salt_hi", "iv_salt_lo", "ip_id", "tfcpad", "transform"]
 
 
-def install(state: State, keyring: Keyring, randbytes: Callable[[int], bytes]) -> None:
+def install(state: State, keyring: Keyring, randbytes: RandBytes) -> None:
     """Fill the transform columns of a state's row and give it its key slot.
 
     Raises XfrmError(ENOSYS) where no engine has the algorithm.
@@ -54,17 +56,39 @@ def install(state: State, keyring: Keyring, randbytes: Callable[[int], bytes]) -
         drawn = int.from_bytes(randbytes(2))
         state.table.rows[_DRAWN][state.row] = (0, 0, drawn, 0, _WITHOUT_KEY[config.proto])
         return
-    if (
-        config.proto != PROTO_ESP
-        or config.mode not in _HANDLED_MODES
-        or (encap and encap.type != ENCAP_ESPINUDP)
-    ):
-        x["transform"] = r.TRANSFORM_UNSUPPORTED
-        return
     if config.mode == Mode.BEET:
         inner = config.selector
         ends = r.words(inner.daddr), r.words(inner.saddr)
         state.table.rows[_INNER][state.row] = (inner.family, *ends)
+    if not _handled(config):
+        x["transform"] = r.TRANSFORM_UNSUPPORTED
+    elif config.proto == PROTO_AH:
+        _install_ah(state, config, keyring, randbytes)
+    else:
+        _install_esp(state, config, keyring, randbytes)
+
+
+def _handled(config: StateConfig) -> bool:
+    """True where the data path can run the state. Linux gives AH no room for BEET's options."""
+    if config.proto == PROTO_AH and config.mode == Mode.BEET:
+        return config.family == config.selector.family == AF_INET6
+    known = config.proto in (PROTO_ESP, PROTO_AH) and config.mode in _HANDLED_MODES
+    return known and (config.encap is None or config.encap.type == ENCAP_ESPINUDP)
+
+
+def _install_ah(state: State, config: StateConfig, keyring: Keyring, randbytes: RandBytes) -> None:
+    """Follows: ah_init_state, ah6_init_state."""
+    assert config.auth is not None
+    x, spec = state.record, algo.auth_spec(config.auth)
+    x["key"] = keyring.add(auth=config.auth, crypt=_NULL)
+    x["icv_bytes"] = config.auth.icv_bits // 8
+    x["icv_whole"] = spec.full_bits // 8
+    x["block"] = ah.block(config.family, config.flags)
+    state.table.rows[_DRAWN][state.row] = (0, 0, int.from_bytes(randbytes(2)), 0, r.TRANSFORM_AH)
+
+
+def _install_esp(state: State, config: StateConfig, keyring: Keyring, randbytes: RandBytes) -> None:
+    x = state.record
     x["key"] = keyring.add(aead=config.aead, auth=config.auth, crypt=config.crypt)
     if config.aead is not None:
         x["iv_bytes"] = algo.aead_spec(config.aead).iv_bytes
@@ -94,8 +118,11 @@ def uninstall(state: State, keyring: Keyring) -> None:
 
 def header_bytes(state: State) -> int:
     """Bytes a state puts in front of its payload (x->props.header_len)."""
-    x = state.record
-    own = 8 + int(x["iv_bytes"]) if x["transform"] == r.TRANSFORM_ESP else 0
+    x, own = state.record, 0
+    if x["transform"] == r.TRANSFORM_ESP:
+        own = 8 + int(x["iv_bytes"])
+    elif x["transform"] == r.TRANSFORM_AH:
+        own = ah.header_bytes(state.table.rows, state.row, int(x["icv_bytes"]))
     return own + _mode_bytes(x) + (udp.HEADER if x["encap"] else 0)
 
 
@@ -131,8 +158,6 @@ def mtu(state: State, path_mtu: int) -> int:
 def unsupported(state: State) -> Outcome:
     """Why this version cannot run a state's transform."""
     x = state.config
-    if x.proto == PROTO_AH:
-        return Outcome.UNSUPPORTED_AH
     if isinstance(x, StateConfig) and x.encap is not None:
         return Outcome.UNSUPPORTED_ENCAP
     return Outcome.UNSUPPORTED_MODE

@@ -20,7 +20,7 @@ from uxfrm.datapath.routed import Asker, route
 from uxfrm.model.flow import Flow
 from uxfrm.model.outcome import Outcome, Verdict
 from uxfrm.tables.policies import Policy
-from uxfrm.tables.rows import TRANSFORM_COMP, TRANSFORM_ESP
+from uxfrm.tables.rows import TRANSFORM_AH, TRANSFORM_COMP, TRANSFORM_ESP
 from uxfrm.tables.states import State
 
 _BUNDLES_START = 64
@@ -209,7 +209,7 @@ def _outcome(context: Context, bundles: Bundles, found: Resolution) -> tuple[Out
     for state in found.states:
         if state.row < 0:
             return Outcome.OUT_STATE_INVALID, -1
-        if state.record["transform"] not in (TRANSFORM_ESP, TRANSFORM_COMP):
+        if state.record["transform"] not in (TRANSFORM_ESP, TRANSFORM_AH, TRANSFORM_COMP):
             return satable.unsupported(state), -1
     return Outcome.PENDING, bundles.number(found.states, context.path_mtu)
 
@@ -327,6 +327,8 @@ def _transform(
         seal(keyring.functions, keyring.rows, keyring.scratch, batch.data, context.jobs, made)
     if made and context.without_key:
         ipcomp.compress(batch, context.jobs[:made])
+    if made and context.authenticated:
+        context.authenticator.sign(keyring, states.rows, batch, context.jobs[:made])
     layer.commit(bundles.rows, batch.data, batch.packets, active, start, stop, context.jobs, depth)
     return stop, noted
 

@@ -129,7 +129,6 @@ class Outcome(IntEnum):
         None,
         "the capture holds only the beginning of this frame (snap length)",
     )
-    UNSUPPORTED_AH = (Verdict.UNSUPPORTED, None, "AH is not supported yet")
     UNSUPPORTED_ENCAP = (Verdict.UNSUPPORTED, None, "ESP in TCP is not supported yet")
     UNSUPPORTED_MODE = (Verdict.UNSUPPORTED, None, "the state's mode is not supported yet")
     UNSUPPORTED_FRAGMENT = (
@@ -205,6 +204,17 @@ class Outcome(IntEnum):
         "the ESP padding is longer than the payload",
     )
     IN_DUMMY = (Verdict.DROPPED, Counter.XfrmInStateProtoError, "a dummy packet (next header 59)")
+    IN_AH = (
+        Verdict.DROPPED,
+        Counter.XfrmInStateProtoError,
+        "the AH header is not as long as the state's ICV needs, or the headers around it are malformed",
+    )
+    IN_AH_INSIDE = (
+        Verdict.DROPPED,
+        Counter.XfrmInStateProtoError,
+        "AH inside another transform in transport mode: Linux compares its ICV while the IP header still "
+        "names the outer protocol, so that it cannot be right",
+    )
     IN_COMP = (
         Verdict.DROPPED,
         Counter.XfrmInStateProtoError,

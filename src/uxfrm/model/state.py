@@ -411,6 +411,8 @@ def _init_ah(x: StateConfig) -> None:
         raise invalid("AH is not compatible with encapsulation")
     assert x.auth is not None
     algo.check_auth_key(x.auth)
+    if x.family == AF_INET6 and x.mode not in (Mode.TRANSPORT, Mode.TUNNEL, Mode.BEET):
+        raise invalid("Invalid mode requested for AH, must be one of TRANSPORT, TUNNEL, BEET")
 
 
 def _init_comp(x: StateConfig) -> None:

@@ -31,7 +31,7 @@ REPLAY_OFF, REPLAY_LEGACY, REPLAY_BITMAP, REPLAY_ESN = 0, 1, 2, 3
 
 # What the data path can do with a state; the unsupported is answered with an outcome. IPIP is what goes with
 # IPComp.
-TRANSFORM_NONE, TRANSFORM_ESP, TRANSFORM_UNSUPPORTED, TRANSFORM_COMP, TRANSFORM_IPIP = range(5)
+TRANSFORM_NONE, TRANSFORM_ESP, TRANSFORM_UNSUPPORTED, TRANSFORM_COMP, TRANSFORM_IPIP, TRANSFORM_AH = range(6)
 
 # Configured figures are small; counters and sequence numbers get all 64 bits. The order is that of use, in
 # cache lines of 64 bytes: with many states, what a packet costs is how many lines of its state it touches.
@@ -113,7 +113,8 @@ STATE_DTYPE = np.dtype(
         # the counters as an event of a packet tells them: before it was counted
         ("told_bytes", np.int64),
         ("told_packets", np.int64),
-        ("ae_deferred", np.int64),
+        ("ae_deferred", np.int32),
+        ("icv_whole", np.int32),  # bytes of AH's ICV before it is truncated
         # UDP encapsulation: sport << 16 | dport; for how long a mapping is known, in s; the one told last
         ("encap_ports", np.int64),
         ("mapping_maxage", np.int64),
