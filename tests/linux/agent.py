@@ -155,9 +155,10 @@ def udp_mark(name: str, mark: int) -> None:
     sockets[name].setsockopt(socket.SOL_SOCKET, 36, mark)  # SO_MARK
 
 
-def udp_options(name: str, options: str) -> None:
-    """Have a socket's packets carry IPv4 options."""
-    sockets[name].setsockopt(socket.IPPROTO_IP, socket.IP_OPTIONS, bytes.fromhex(options))
+def udp_options(name: str, options: str, option: int = socket.IP_OPTIONS) -> None:
+    """Have a socket's packets carry IPv4 options, or the IPv6 extension header that an option sets."""
+    level = socket.IPPROTO_IP if sockets[name].family == socket.AF_INET else socket.IPPROTO_IPV6
+    sockets[name].setsockopt(level, option, bytes.fromhex(options))
 
 
 def udp_close(name: str) -> None:

@@ -115,10 +115,7 @@ def named(rows: Any, packets: Any, i: int) -> int:
 
 @compiled(int64(ROWS, DATA, PACKETS, int64, JOBS, I64S))
 def payload(rows: Any, data: Bytes, packets: Any, i: int, jobs: Int64s, found: Int64s) -> int:
-    """Find what follows packet i's header: found = (offset, length, next header); return 0 or the outcome.
-
-    Linux takes next header 0 for a failure.
-    """
+    """Find what follows packet i's header: found = (offset, length, next header); return 0 or the outcome."""
     p = packets[i]
     result = jobs[p["job"], RESULT]
     if result == 0:
@@ -130,7 +127,7 @@ def payload(rows: Any, data: Bytes, packets: Any, i: int, jobs: Int64s, found: I
     found[0] = at + size
     found[1] = p["length"] - p["header"] - size
     found[2] = int(data[at])
-    return 0 if found[2] else _REFUSED
+    return 0
 
 
 # -- output
