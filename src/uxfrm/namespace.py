@@ -110,12 +110,15 @@ class Namespace:
     # -- packets
 
     def input(self, batch: Batch) -> None:
-        """Take received packets in; see datapath.receive."""
+        """Take received packets in; see datapath.receive. The batch may be longer afterwards."""
         self._watch()
         receive(self.path, batch)
 
     def output(self, batch: Batch) -> None:
-        """Take packets out; see datapath.send. Those held come back by `released`, when time has passed."""
+        """Take packets out; see datapath.send. The batch may be longer afterwards.
+
+        Those held come back by `released`, when time has passed.
+        """
         self._watch()
         send(self.path, self._bundles, batch)
 

@@ -1,5 +1,7 @@
 """A batch of packets: one byte buffer, and one record per packet that says where it is and what became of it.
 
+The path may make more packets than came: their records stand behind the others and name their `origin`.
+
 The record is the whole of what the path learns about a packet; `explain` prints it and nothing else.
 """
 
@@ -29,6 +31,7 @@ PACKET_DTYPE = np.dtype(
         ("length", np.int64),
         ("low", np.int64),
         ("high", np.int64),
+        ("origin", np.int64),  # index of the packet that it was made of; its own if it came by itself
         # what came with it
         ("mark", np.int64),
         ("ifindex", np.int64),  # received on, or routed to
@@ -146,6 +149,29 @@ class Batch:
         p = self.packets[index]
         at = int(p["offset"])
         return self.data[at : at + int(p["length"])].tobytes()
+
+    def append(self, made: Sequence[bytes], origins: Sequence[int]) -> Int64s:
+        """Add IP packets that were made of those at `origins`; return their indices.
+
+        What came with the origins comes with them, and nothing has been decided of them. The buffer and the
+        records are new ones afterwards.
+        """
+        first, origin = len(self), np.asarray(origins, np.int64)
+        more = Batch.pack(made)
+        for name in (*ARRIVED, "cpu", "time", "owner"):
+            more.packets[name] = self.packets[name][origin]
+        # A packet that was made of a made one is of the same origin.
+        more.packets["origin"] = self.packets["origin"][origin]
+        for name in ("offset", "low", "high"):
+            more.packets[name] += self.data.shape[0]
+        self.data = np.concatenate([self.data, more.data])
+        self.packets = np.concatenate([self.packets, more.packets])
+        return np.arange(first, len(self), dtype=np.int64)
+
+    def in_order(self) -> Int64s:
+        """All indices, in the order in which the packets go on: those made of one stand behind it."""
+        order: Int64s = np.argsort(self.packets["origin"], kind="stable")
+        return order
 
     def select(self, low: int, high: int) -> Batch:
         """Packets [low, high) as a batch over the same memory."""

@@ -77,6 +77,7 @@ def classify(data: Bytes, packets: Any, encap_ports: Int64s, active: Int64s) -> 
         p = packets[i]
         p["policy"] = -1
         p["encap"] = 0
+        p["origin"] = i
         p["outcome"] = parse(data, packets, i)
         if p["outcome"]:
             continue

@@ -61,6 +61,7 @@ def classify(data: Bytes, packets: Any) -> int:
         p["policy"] = -1
         p["bundle"] = -1
         p["unsettled"] = 0
+        p["origin"] = i
         p["outcome"] = _BAD if parse(data, packets, i) else 0
         left += 0 if p["outcome"] else 1
     return left

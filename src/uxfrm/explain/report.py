@@ -30,6 +30,8 @@ WORDS = {
     Verdict.UNSUPPORTED: "unsupported",
     Verdict.IGNORED: "ignored",
     Verdict.HELD: "held",
+    Verdict.SPLIT: "split",
+    Verdict.RETURNED: "returned",
 }
 
 _OPENED = frozenset({Verdict.DELIVERED, Verdict.FORWARDED, Verdict.CLEAR, Verdict.SENT})

@@ -53,7 +53,11 @@ def show_counters(values: list[int]) -> str:
 
 
 class Verdict(IntEnum):
-    """The kinds of end."""
+    """The kinds of end.
+
+    SPLIT: went on as others, which the batch has as well. RETURNED: made here, to go back to who sent the
+    origin.
+    """
 
     PENDING = 0
     DELIVERED = 1
@@ -64,6 +68,8 @@ class Verdict(IntEnum):
     UNSUPPORTED = 6
     IGNORED = 7
     HELD = 8
+    SPLIT = 9
+    RETURNED = 10
 
 
 class Outcome(IntEnum):

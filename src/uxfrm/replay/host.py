@@ -147,6 +147,11 @@ class Host:
     def _part(
         frames: FrameBatch, batch: Batch, heads: npt.NDArray[np.uint8], chosen: Int64s, way: str
     ) -> Part:
+        if len(batch) > chosen.shape[0]:
+            # What was made of a frame is told behind it, as of the same frame.
+            order = batch.in_order()
+            origin = batch.packets["origin"][order]
+            batch.packets, heads, chosen = batch.packets[order], heads[origin], chosen[origin]
         return Part(batch, heads, chosen + frames.number, frames.time_ns[chosen], way)
 
 
