@@ -24,6 +24,10 @@ from uxfrm.datapath.batch import Batch, Int64s
 from uxfrm.model.outcome import Outcome, Verdict
 
 
+class AttachmentError(Exception):
+    """An attachment that can't be opened; the text says what is missing, for whoever starts it."""
+
+
 class Way(IntEnum):
     """Which way the packets go that an attachment receives, hence who is to be asked about them."""
 
@@ -67,7 +71,8 @@ class Attachment(Protocol):
     def receive(self, now: float) -> Batch | None:
         """The packets that are there, with room around each for headers and trailers; None when none are.
 
-        Never waits. What it gives at a time is bounded: ask again until it is None.
+        Never waits. What it gives at a time is bounded: ask again until it is None. The memory is the
+        caller's until the next call.
         """
 
     def send(self, batch: Batch, those: Int64s) -> int:

@@ -1,10 +1,10 @@
-"""TCP packets of a flow that follow each other, joined into super-packets that a TUN device takes in one write.
+"""TCP packets of a flow that follow each other, joined: a TUN device takes them in one write.
 
 Joined is only what cutting would give back (what GRO promises): same addresses, ports, acknowledgement,
-window, options, TTL and class; numbers in sequence; all of one size but the last; right checksums. A push, FIN
-or short packet ends its super-packet. Order within a flow stays; a packet that does not fit ends what its flow
-had begun. Everything else goes as it is. The identification of a packet that must not be fragmented means
-nothing (RFC 6864) and may be lost.
+window, options, TTL and class; numbers in sequence; all of one size but the last; right checksums. A push,
+FIN or short packet ends its super-packet. Order within a flow stays; a packet that does not fit ends what its
+flow had begun. Everything else goes as it is. The identification of a packet that must not be fragmented
+means nothing (RFC 6864) and may be lost.
 
 Follows: tcp_gro_receive, inet_gro_receive, ipv6_gro_receive, tcp_gro_complete.
 """
