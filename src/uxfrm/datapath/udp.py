@@ -16,7 +16,7 @@ from uxfrm.datapath.batch import DATA, I64S, PACKETS, Batch, Bytes, Int64s
 from uxfrm.datapath.carriers import ESPINUDP, before
 from uxfrm.datapath.headers import AF_INET, AF_INET6, write_checksum
 from uxfrm.datapath.limits import NOTICE_MAPPING, NOTICE_NONE
-from uxfrm.datapath.wire import read16, read32, write16, write32
+from uxfrm.datapath.wire import read16, read32, sum16, write16, write32
 from uxfrm.model.outcome import Outcome
 from uxfrm.model.state import StateConfig
 from uxfrm.tables.rows import ROWS
@@ -39,28 +39,12 @@ _TTL = 64
 # -- checksums
 
 
-@compiled(int64(DATA, int64, int64))
-def _sum(data: Bytes, at: int, length: int) -> int:
-    """The sum of 16-bit words; an odd byte counts as the high one (RFC 1071)."""
-    total, end = 0, at + length
-    while at + 4 <= end:
-        word = read32(data, at)
-        total += (word >> 16) + (word & 0xFFFF)
-        at += 4
-    if at + 2 <= end:
-        total += read16(data, at)
-        at += 2
-    if at < end:
-        total += int(data[at]) << 8
-    return total
-
-
 @compiled(int64(DATA, PACKETS, int64, int64, int64, int64))
 def _checksum(data: Bytes, packets: Any, i: int, at: int, length: int, proto: int) -> int:
     """The checksum of pseudo header and `length` bytes at `at` (RFC 768, RFC 8200 8.1); 0 if it is right."""
     p = packets[i]
     start, size = (12, 8) if p["family"] == AF_INET else (8, 32)
-    total = _sum(data, p["offset"] + start, size) + proto + length + _sum(data, at, length)
+    total = sum16(data, p["offset"] + start, size) + proto + length + sum16(data, at, length)
     while total > 0xFFFF:
         total = (total & 0xFFFF) + (total >> 16)
     return 0xFFFF - total

@@ -57,7 +57,7 @@ def _storer(bits: int) -> Any:
     return store
 
 
-_load16, _load32 = _loader(16), _loader(32)
+_load16, _load32, _load64 = _loader(16), _loader(32), _loader(64)
 _store16, _store32 = _storer(16), _storer(32)
 
 
@@ -91,6 +91,10 @@ def _get32(data: Bytes, at: int) -> int:
     return _get(data, at, 4)
 
 
+def _halves(data: Bytes, at: int) -> int:
+    return _get(data, at, 4) + _get(data, at + 4, 4)
+
+
 def _put16(data: Bytes, at: int, value: int) -> None:
     _put(data, at, 2, value)
 
@@ -115,6 +119,15 @@ def _compiled_get16(data: Any, at: Any) -> Any:
 def _compiled_get32(data: Any, at: Any) -> Any:
     def implementation(data: Any, at: Any) -> Any:
         return _load32(data, at)
+
+    return implementation
+
+
+@overload(_halves)
+def _compiled_halves(data: Any, at: Any) -> Any:
+    def implementation(data: Any, at: Any) -> Any:
+        word = _load64(data, at)
+        return (word & 0xFFFFFFFF) + ((word >> 32) & 0xFFFFFFFF)
 
     return implementation
 
@@ -157,6 +170,29 @@ def read32(data: Bytes, at: int) -> int:
     if at < 0 or at + 4 > data.shape[0]:
         raise IndexError
     return _get32(data, at)
+
+
+@compiled(int64(DATA, int64, int64))
+def sum16(data: Bytes, at: int, length: int) -> int:
+    """The ones' complement sum of `length` bytes at `at`; an odd byte counts as the high one (RFC 1071)."""
+    end = at + length
+    if at < 0 or length < 0 or end > data.shape[0]:
+        raise IndexError
+    total = 0
+    for k in range(length >> 3):
+        total += _halves(data, at + 8 * k)
+    at += length & ~7
+    if at + 4 <= end:
+        total += _get32(data, at)
+        at += 4
+    if at + 2 <= end:
+        total += _get16(data, at)
+        at += 2
+    if at < end:
+        total += int(data[at]) << 8
+    while total > 0xFFFF:
+        total = (total & 0xFFFF) + (total >> 16)
+    return total
 
 
 @compiled(numba.void(DATA, int64, int64))
