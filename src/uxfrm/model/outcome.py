@@ -274,6 +274,12 @@ class Outcome(IntEnum):
     OUT_IP_HEADER = (Verdict.DROPPED, None, "the IP header is malformed")
     OUT_DEFAULT_BLOCK = (Verdict.DROPPED, None, "no policy matches, and the default policy is block")
     OUT_CARRIER = (Verdict.DROPPED, None, "no transform for an xfrm interface, a carrier error: {detail}")
+    OUT_NO_METADATA = (Verdict.DROPPED, None, "the xfrm interface wants an if_id with each packet")
+    OUT_INTERFACE_TOO_BIG = (
+        Verdict.DROPPED,
+        None,
+        "larger than the states behind the xfrm interface leave room for, and it must not be fragmented",
+    )
     OUT_ROUTING_LOOP = (
         Verdict.DROPPED,
         None,
