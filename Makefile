@@ -17,8 +17,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 
 # What the demo needs, and what the tests need besides.
-PACKAGES := libipsec-mb1 libgcrypt20 libssl3
-TEST_PACKAGES := systemd iproute2 tshark wireshark-common tcpdump kmod util-linux gcc libc6-dev binutils procps \
+PACKAGES := libipsec-mb1 libnettle8 libssl3
+TEST_PACKAGES := systemd iproute2 iputils-ping iperf3 curl nftables tshark wireshark-common tcpdump kmod util-linux gcc libc6-dev binutils procps \
     strongswan-charon strongswan-swanctl libstrongswan-standard-plugins \
     libldns3 libevent-core-2.1-7 libevent-pthreads-2.1-7 libunbound8 libcurl3-nss libnss3-tools \
     libldap-2.5-0 libcap-ng0 libaudit1 libpam0g libselinux1 libsystemd0
@@ -54,7 +54,7 @@ test: test-packages $(STAMP) lint
 	@echo "==> tests: compiled, every engine"
 	@$(BIN)/pytest
 	@echo "==> tests: compiled, without libipsec-mb"
-	@UXFRM_ENGINES=libcrypto,libgcrypt $(BIN)/pytest -m "not linux and not tshark"
+	@UXFRM_ENGINES=libcrypto,libnettle $(BIN)/pytest -m "not linux and not tshark"
 	@echo "==> tests: interpreted (NUMBA_DISABLE_JIT=1), what does not need a kernel or minutes"
 	@NUMBA_DISABLE_JIT=1 $(BIN)/pytest -m "not linux and not tshark and not compiled"
 

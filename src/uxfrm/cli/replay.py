@@ -141,7 +141,7 @@ def _write_inner(capture: PcapngWriter, report: Report) -> None:
 @click.option("--write", "written", metavar="OUT.pcapng", type=click.Path(path_type=Path),
               help="Write the inner packets, each with its outcome as comment, for Wireshark.")  # fmt: skip
 @click.option("--engine", "engines", multiple=True, metavar="NAME",
-              type=click.Choice(["ipsec_mb", "libcrypto", "libgcrypt"]),
+              type=click.Choice(["ipsec_mb", "libcrypto", "libnettle"]),
               help="Crypto engines in order of preference (default: all that this machine has).")  # fmt: skip
 def replay(
     capture: str,

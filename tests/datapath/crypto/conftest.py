@@ -16,9 +16,9 @@ def _ring(engines: tuple[str, ...]) -> Keyring:
 
 @pytest.fixture(scope="session")
 def all_engines() -> Keyring:
-    return _ring(("ipsec_mb", "libcrypto", "libgcrypt"))
+    return _ring(("ipsec_mb", "libcrypto", "libnettle"))
 
 
 @pytest.fixture(scope="session")
 def without_ipsec_mb() -> Keyring:
-    return _ring(("libcrypto", "libgcrypt"))
+    return _ring(("libcrypto", "libnettle"))

@@ -13,7 +13,7 @@ from uxfrm.datapath.crypto.keyring import Keyring
 from uxfrm.model import algorithm as algo
 from uxfrm.model.algorithm import Algorithm
 
-ENGINES = ("ipsec_mb", "libcrypto", "libgcrypt")
+ENGINES = ("ipsec_mb", "libcrypto", "libnettle")
 GAP = 13  # odd, so that nothing is aligned
 
 

@@ -13,7 +13,6 @@ from uxfrm.datapath.crypto.keyring import Keyring
 from uxfrm.datapath.crypto.known_answers_data import ROWS
 from uxfrm.datapath.crypto.known_answers_published import PUBLISHED
 from uxfrm.model.algorithm import Algorithm, auth_spec
-from uxfrm.model.error import XfrmError
 
 ORDERS = [ENGINES, ENGINES[1:], ENGINES[::-1]]
 
@@ -100,8 +99,3 @@ def test_what_engines_are_admitted_by(ring: Keyring, row: known_answers.Answer) 
 def test_what_engines_are_admitted_by_can_fail(all_engines: Keyring, row: known_answers.Answer) -> None:
     damaged = row[-1][:-3] + ("0" if row[-1][-3] != "0" else "1") + row[-1][-2:]
     assert not known_answers.holds(all_engines, (*row[:-1], damaged))  # type: ignore[arg-type]
-
-
-def test_an_algorithm_that_no_engine_has(ring: Keyring) -> None:
-    with pytest.raises(XfrmError, match="Requested CRYPT algorithm not found"):
-        slot_for(ring, crypt=("cbc(twofish)", bytes(24)))

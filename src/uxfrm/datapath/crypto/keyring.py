@@ -15,13 +15,13 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from uxfrm.datapath.crypto import ipsec_mb, known_answers, libcrypto, libgcrypt
+from uxfrm.datapath.crypto import ipsec_mb, known_answers, libcrypto, libnettle
 from uxfrm.datapath.crypto import kinds as k
 from uxfrm.datapath.crypto.arena import Arena, aligned
 from uxfrm.model.algorithm import Algorithm, aead_spec, auth_spec, crypt_spec
 from uxfrm.model.error import XfrmError
 
-ENGINES = (ipsec_mb.NAME, libcrypto.NAME, libgcrypt.NAME)
+ENGINES = (ipsec_mb.NAME, libcrypto.NAME, libnettle.NAME)
 
 _START = 16
 _NO_KEY = np.zeros((), k.KEY_DTYPE)
@@ -74,7 +74,7 @@ class Keyring:
         makers: dict[str, Callable[[], Engine]] = {
             ipsec_mb.NAME: lambda: ipsec_mb.IpsecMb(self._arena),
             libcrypto.NAME: lambda: libcrypto.Libcrypto(self._arena),
-            libgcrypt.NAME: lambda: libgcrypt.Libgcrypt(),
+            libnettle.NAME: lambda: libnettle.Libnettle(self._arena),
         }
         if name not in makers:
             raise ValueError(f"no crypto engine {name!r}; there are {', '.join(ENGINES)}")
@@ -253,7 +253,8 @@ _ENGINE_OF_KIND = {
     k.EVP_CCM: libcrypto.NAME,
     k.EVP_GMAC: libcrypto.NAME,
     k.EVP_CIPHER: libcrypto.NAME,
-    k.GCRYPT_CIPHER: libgcrypt.NAME,
+    k.NETTLE_SERPENT: libnettle.NAME,
+    k.NETTLE_TWOFISH: libnettle.NAME,
 }
 _ENGINE_OF_AUTH = {k.IMB_HMAC: ipsec_mb.NAME, k.EVP_MAC: libcrypto.NAME, k.EVP_XCBC: libcrypto.NAME}
 

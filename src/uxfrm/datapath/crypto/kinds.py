@@ -22,8 +22,9 @@ EVP_AEAD = 6
 EVP_CCM = 7
 EVP_GMAC = 8
 EVP_CIPHER = 9
-GCRYPT_CIPHER = 10
-IMB_GMAC = 11
+NETTLE_SERPENT = 10
+NETTLE_TWOFISH = 11
+IMB_GMAC = 12
 
 AEADS = (IMB_GCM, IMB_GMAC, IMB_CHACHA20_POLY1305, EVP_AEAD, EVP_CCM, EVP_GMAC)
 
@@ -75,12 +76,15 @@ KEYS: Any = KEY[::1]
     MAC_INIT,
     MAC_UPDATE,
     MAC_FINAL,
-    GCRYPT_SETIV,
-    GCRYPT_ENCRYPT,
-    GCRYPT_DECRYPT,
+    NETTLE_CBC_ENCRYPT,
+    NETTLE_CBC_DECRYPT,
+    SERPENT_ENCRYPT,
+    SERPENT_DECRYPT,
+    TWOFISH_ENCRYPT,
+    TWOFISH_DECRYPT,
     MEMCPY,
-) = range(23)
-FUNCTIONS = 23
+) = range(26)
+FUNCTIONS = 26
 
 # The scratch buffer: multi-buffer jobs, then per job of a burst an IV and a tag, then room for one message.
 BURST = 128

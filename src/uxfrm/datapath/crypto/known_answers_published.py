@@ -49,6 +49,8 @@ PUBLISHED: tuple[Published, ...] = (
     _block(_SERPENT, "cbc(serpent)", _UP + "101112131415161718191a1b1c1d1e1f", _UP,
            "de269ff833e432b85b2e88d2701ce75c"),
     _block(_TWOFISH, "cbc(twofish)", "00" * 16, "00" * 16, "9f589f5cf6122c32b6bfec2f2ae8c35a"),
+    _block(_TWOFISH, "cbc(twofish)", _RFC3713 + "0011223344556677", "00" * 16,
+           "cfd1d2e5a9be9cdf501f13b892bd2248"),
     _block(_TWOFISH, "cbc(twofish)", _RFC3713 + "00112233445566778899aabbccddeeff", "00" * 16,
            "37527be0052334b89f0cfccae87cfa20"),
     _block("GB/T 32907-2016, A.1", "cbc(sm4)", _RFC3713, _RFC3713, "681edf34d206965e86b3e94f536e4246"),
