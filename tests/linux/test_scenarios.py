@@ -13,7 +13,7 @@ from linux.scenarios import Scenario, acquires, choices, lifetimes, moves, windo
 
 pytestmark = pytest.mark.linux
 
-ATTEMPTS = 5
+ATTEMPTS = 12
 SCENARIOS = [
     found
     for module in (acquires, choices, lifetimes, moves, windows)
