@@ -34,8 +34,8 @@ class Side:
         self.host, self.tun = inner.ends
         self.network, self.wire = outer.ends
         self.nat_t, self.udp = port.ends
-        outlets = Outlets(self.tun, self.wire if with_wire else None, {4500: self.udp} if with_udp else {})
-        self.gateway = Gateway(ns, outlets)
+        by_port = {(4, 4500): self.udp} if with_udp else {}
+        self.gateway = Gateway(ns, Outlets(self.tun, self.wire if with_wire else None, by_port))
 
     def turn(self, now: float = 1000) -> None:
         """Serve everything that waits."""

@@ -1,6 +1,6 @@
 """A namespace between its host and the network: what attachments receive goes through it and on to others.
 
-    gateway = Gateway(namespace, Outlets(host=tun, wire=raw, udp={4500: nat_t}))
+    gateway = Gateway(namespace, Outlets(host=tun, wire=raw, udp={(4, 4500): nat_t}))
     while gateway.serve(tun, now): ...
 
 Rule 1: it opens nothing and reads no clock: wires in memory and a clock of one's own will do.
@@ -32,12 +32,12 @@ _UNCLAIMED = (Verdict.CLEAR,)
 
 @dataclass
 class Outlets:
-    """Where packets leave. `host`: those for the host, or to be routed by it. `udp`: protected ones with a
-    UDP header of this source port. `wire`: all others for the network."""
+    """Where packets leave. `host`: those for the host, or to be routed by it. `udp`: protected ones of an IP
+    version that have a UDP header with this source port. `wire`: all others for the network."""
 
     host: Attachment | None = None
     wire: Attachment | None = None
-    udp: Mapping[int, Attachment] = field(default_factory=dict)
+    udp: Mapping[tuple[int, int], Attachment] = field(default_factory=dict)
 
 
 class Gateway:
@@ -108,10 +108,12 @@ class Gateway:
     def _to_network(self, batch: Batch, those: Int64s) -> None:
         """Each to the attachment that sends its kind; ESP in UDP leaves from the port its header names."""
         if self.outlets.udp and len(those):
-            ports = _encapsulated(batch, those)
-            for port, attachment in self.outlets.udp.items():
-                self._send(attachment, batch, those[ports == port])
-            those = those[~np.isin(ports, list(self.outlets.udp))]
+            keys, left = _encapsulated(batch, those), np.ones(len(those), np.bool_)
+            for (version, port), attachment in self.outlets.udp.items():
+                own = keys == _key(version, port)
+                self._send(attachment, batch, those[own])
+                left &= ~own
+            those = those[left]
         self._send(self.outlets.wire, batch, those)
 
     def _send(self, attachment: Attachment | None, batch: Batch, those: Int64s) -> None:
@@ -123,15 +125,20 @@ class Gateway:
             attachment.send(batch, those)
 
 
+def _key(version: int, port: int) -> int:
+    return version << 16 | port
+
+
 def _encapsulated(batch: Batch, those: Int64s) -> Int64s:
-    """The UDP source ports of packets that IPsec made, or keeps alive; -1 for others."""
+    """IP version and UDP source port of packets that IPsec made, or keeps alive; 0 for others."""
     packets, data = batch.packets[those], batch.data
     offset = packets["offset"]
-    four = data[offset] >> 4 == 4
+    first = data[offset].astype(np.int64)
+    four = first >> 4 == 4
     proto = data[offset + np.where(four, 9, 6)]
-    upper = offset + np.where(four, (data[offset] & 15).astype(np.int64) * 4, 40)
-    ports: Int64s = np.full(len(those), -1, np.int64)
+    upper = offset + np.where(four, (first & 15) * 4, 40)
     udp = np.flatnonzero((proto == _UDP) & np.isin(packets["outcome"], _OF_UDP))
+    found: Int64s = np.zeros(len(those), np.int64)
     at = upper[udp]
-    ports[udp] = data[at].astype(np.int64) << 8 | data[at + 1]
-    return ports
+    found[udp] = (first[udp] >> 4) << 16 | data[at].astype(np.int64) << 8 | data[at + 1]
+    return found
