@@ -7,7 +7,8 @@
 A rule before that of the main table sends what does not carry uxfrm's own mark to a table of its own. There
 each prefix has two routes: over the device, and behind it `unreachable`. When the process dies, the device
 and its routes go with it, and what was to be protected finds the second: nothing leaves in clear. `remove`
-takes everything away that uxfrm made, this process or one that crashed: it is known by its routing protocol number.
+takes everything away that uxfrm made, this process or one that crashed: it is known by its routing protocol
+number.
 """
 
 from __future__ import annotations
