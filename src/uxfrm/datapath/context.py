@@ -17,6 +17,7 @@ from uxfrm.datapath.fragments import Fragments
 from uxfrm.datapath.held import Held
 from uxfrm.datapath.icmp import Allowance
 from uxfrm.datapath.resolve import Acquire, nobody_asked
+from uxfrm.datapath.streams import Streams
 from uxfrm.model.address import Address
 from uxfrm.model.flow import Flow
 from uxfrm.model.outcome import Counter, Outcome
@@ -84,6 +85,9 @@ class Context:
         self.authenticated = 0
         self.authenticator = Authenticator()
         self.encap_ports: Int64s = np.zeros(0, np.int64)
+        # States whose ESP goes into TCP streams, and the streams.
+        self.streamed = 0
+        self.streams = Streams()
         self.totals: Int64s = np.zeros(len(Outcome), np.int64)
         self.run = 0
         self.used: Int64s = np.zeros(_SLOTS_START, np.int64)
