@@ -18,6 +18,7 @@ from uxfrm.datapath.context import Context
 from uxfrm.datapath.crypto.keyring import Keyring
 from uxfrm.datapath.inspect import inspect
 from uxfrm.datapath.limits import NOTICE_AEVENT, NOTICE_HARD, NOTICE_MAPPING, NOTICE_SOFT
+from uxfrm.datapath.reassemble import expire
 from uxfrm.datapath.receive import receive
 from uxfrm.datapath.send import Bundles, give_up, release, send
 from uxfrm.datapath.streams import RECEIVE_BYTES, SEND_BYTES, Ends, Stream
@@ -124,11 +125,12 @@ class Namespace:
         send(self.path, self._bundles, batch)
 
     def released(self) -> list[Batch]:
-        """Take what became, since the last call, of packets that `output` had held, and NAT keepalives.
+        """Take what is to leave since the last call: of packets that `output` held, keepalives, ICMP errors.
 
-        Those whose outcome's verdict is SENT or CLEAR are to be sent.
+        Those whose outcome's verdict is SENT, CLEAR or RETURNED are to be sent.
         """
-        released, self._released = self._released, []
+        released, self._released = [*self._released, *self.path.answers], []
+        self.path.answers.clear()
         return released
 
     def inspect(self, batch: Batch) -> None:
@@ -178,6 +180,7 @@ class Namespace:
                 if isinstance(state.config, StateConfig)
             ]
             self._released += release(self.path, self._bundles)
+            expire(self.path, self.now)
         self.path.now = now_s
 
     def next_deadline(self) -> float | None:
@@ -189,6 +192,7 @@ class Namespace:
             self._aevents.timers.next_deadline(),
             self.path.held.timers.next_deadline(),
             self._keepalives.next_deadline(),
+            self.path.fragments.timers.next_deadline(),
         )
 
     def horizon(self) -> float | None:
@@ -416,6 +420,7 @@ class Namespace:
         self._sad.sysctls = after
         if after.xfrm_larval_drop != before.xfrm_larval_drop:
             self.path.larval_drop = after.xfrm_larval_drop
+        self.path.configure(after)
 
     # -- counters and events
 
@@ -430,6 +435,7 @@ class Namespace:
             policies=tables_census.policies(self.policies),
             flows=census.flows(self.path, self._bundles),
             held=census.held(self.path),
+            fragments=census.fragments(self.path),
             timers=self._timers(),
             keys=census.keys(self.path),
             events=EventFigures(len(self._listeners), self._told),

@@ -68,9 +68,18 @@ class Host:
 
 
 def join(left: Host, right: Host, mtu: int = 1500) -> None:
-    """A veth between two hosts: eth0 of each, 192.0.2.x and 2001:db8::x, left x = 1 and right x = 2."""
-    left.run(f"ip link add eth0 mtu {mtu} type veth peer name eth0 mtu {mtu} netns {right.path}")
+    """A veth between two hosts: eth0 of each, 192.0.2.x and 2001:db8::x, left x = 1 and right x = 2.
+
+    They know each other's MAC: otherwise few packets wait for the first answer, and IPv6 takes a second.
+    """
+    left.run(
+        f"ip link add eth0 address 02:00:00:00:00:01 mtu {mtu} type veth "
+        f"peer name eth0 address 02:00:00:00:00:02 mtu {mtu} netns {right.path}"
+    )
     for number, host in enumerate((left, right), 1):
         host.run(f"ip addr add 192.0.2.{number}/24 dev eth0")
         host.run(f"ip addr add 2001:db8::{number}/64 dev eth0 nodad")
         host.run("ip link set eth0 up")
+        other = 3 - number
+        for address in (f"192.0.2.{other}", f"2001:db8::{other}"):
+            host.run(f"ip neigh replace {address} lladdr 02:00:00:00:00:0{other} dev eth0")

@@ -23,6 +23,9 @@ import numpy as np
 from uxfrm.datapath.batch import Batch, Int64s
 from uxfrm.model.outcome import Outcome, Verdict
 
+OWN_MARK = 0x10000000
+"""The bit of the packet mark that uxfrm's own packets carry, so that they are not taken a second time."""
+
 
 class AttachmentError(Exception):
     """An attachment that can't be opened; the text says what is missing, for whoever starts it."""

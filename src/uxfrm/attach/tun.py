@@ -2,8 +2,8 @@
 
     tun = open_tun("uxfrm0", mtu=1400)[0]     # CAP_NET_ADMIN and /dev/net/tun; gone when it is closed
 
-One system call moves a super-packet of up to 64 KB (IFF_VNET_HDR, TCP and UDP segmentation offload): Python is
-fast enough for that. What is received is cut to the device's MTU, what is sent is joined where it may be.
+One system call moves a super-packet of up to 64 KB (IFF_VNET_HDR, TCP and UDP segmentation offload): Python
+is fast enough for that. What is received is cut to the device's MTU, what is sent is joined where it may be.
 
 With several queues (IFF_MULTI_QUEUE) each is an attachment of its own, and its packets' `cpu` is its number.
 Follows: drivers/net/tun.c.
@@ -53,7 +53,7 @@ class Tun:
         self._asking = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
         self.ifindex: int = struct.unpack_from("i", self._ask(_SIOCGIFINDEX), 16)[0]
         self._read = np.empty(_READ_BYTES + _FRAME_MAX, np.uint8)
-        self._room = memoryview(self._read)
+        self._room = self._read.data
         self._cutter, self._coalescer = Cutter(), Coalescer()
 
     def receive(self, now: float) -> Batch | None:
@@ -89,7 +89,7 @@ class Tun:
         if not those.shape[0]:
             return 0
         out, frames = self._coalescer.frames(batch, those)
-        view, sent = memoryview(out), 0
+        view, sent = out.data, 0
         for start, end, count in frames[:, [START, END, COUNT]].tolist():
             try:
                 os.write(self._descriptor, view[start:end])
@@ -186,6 +186,6 @@ def _words(name: str, error: OSError) -> str:
         errno.EACCES: "/dev/net/tun may not be opened by this user",
         errno.EPERM: "a TUN device needs CAP_NET_ADMIN in its network namespace, or to be its owner",
         errno.EBUSY: "the device is in use by another program",
-        errno.EINVAL: "there is a device of this name that is no TUN device of this kind, or the MTU is wrong",
+        errno.EINVAL: "the device of this name is no TUN device of this kind, or the MTU is wrong",
     }
     return f"tun={name}: {reasons.get(error.errno or 0, os.strerror(error.errno or 0))}"

@@ -18,6 +18,7 @@ from uxfrm.datapath.crypto.batch import open_
 from uxfrm.datapath.embedded import embedded_flow
 from uxfrm.datapath.flowtable import ANY_GENERATION, INPUT, flow_key, look_up
 from uxfrm.datapath.policycheck import Decision, Embedded
+from uxfrm.datapath.reassemble import NO_PORTS, collect
 from uxfrm.model.flow import Flow
 from uxfrm.model.outcome import Outcome, Verdict
 from uxfrm.model.policy import Direction, PolicyType
@@ -29,11 +30,13 @@ _LET_IN = [o for o in Outcome if o.verdict in (Verdict.DELIVERED, Verdict.FORWAR
 def receive(context: Context, batch: Batch) -> None:
     """Take packets in, in place: afterwards each has its outcome, and those let in are the inner packets.
 
-    1. IP headers  2. ESP out of UDP  3. layers  4. IPsec for others is forwarded  5. xfrm interfaces
-    6. policy check  7. counters
+    1. IP headers, fragments  2. ESP out of UDP  3. layers  4. IPsec for others is forwarded
+    5. xfrm interfaces  6. policy check  7. counters
     """
     context.start(batch)
-    count = layer.classify(batch.data, batch.packets, context.encap_ports, context.active)
+    count, fragments = layer.classify(batch.data, batch.packets, context.encap_ports, context.active)
+    if fragments:
+        count = collect(context, batch, context.active, count, context.encap_ports)
     if context.encap_ports.shape[0]:
         count = _unwrap(context, batch, count)
     count = enlist(context, batch, context.active, count)
@@ -65,6 +68,7 @@ def _open_layer(context: Context, batch: Batch, count: int) -> int:
     states, keyring = context.states, context.keyring
     index = states.by_spi
     start, agains = 0, 0
+    context.found[layer.FRAGMENTS] = 0
     while start < count:
         context.run += 1
         stop, made = layer.begin(
@@ -86,6 +90,8 @@ def _open_layer(context: Context, batch: Batch, count: int) -> int:
             if noted:
                 context.attend(context.notices[:noted])
     context.active, context.again = context.again, context.active
+    if context.found[layer.FRAGMENTS]:
+        agains = collect(context, batch, context.active, agains, NO_PORTS)
     return enlist(context, batch, context.active, agains)
 
 

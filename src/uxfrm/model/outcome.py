@@ -138,10 +138,41 @@ class Outcome(IntEnum):
         "the capture holds only the beginning of this frame (snap length)",
     )
     UNSUPPORTED_MODE = (Verdict.UNSUPPORTED, None, "the state's mode is not supported yet")
-    UNSUPPORTED_FRAGMENT = (
-        Verdict.UNSUPPORTED,
+    # fragments: the IP layer keeps and drops these before XFRM
+    IN_FRAGMENT = (Verdict.HELD, None, "a fragment: kept until its packet is whole, which then goes on")
+    IN_FRAGMENT_DUPLICATE = (Verdict.DROPPED, None, "a fragment that is here already")
+    IN_FRAGMENT_OVERLAP = (
+        Verdict.DROPPED,
         None,
-        "a fragment of an IPsec packet: reassembly is not supported yet",
+        "a fragment that overlaps another: it ends its packet, with all fragments that were kept",
+    )
+    IN_FRAGMENT_LENGTH = (
+        Verdict.DROPPED,
+        None,
+        "a fragment of no length, or whose end does not go with the others or lies beyond 65,535 bytes: it "
+        "ends its packet, with all fragments that were kept",
+    )
+    IN_FRAGMENT_ECN = (
+        Verdict.DROPPED,
+        None,
+        "the last fragment of a packet of which some have ECN and some have not",
+    )
+    IN_FRAGMENT_HEADER = (
+        Verdict.DROPPED,
+        None,
+        "a malformed IPv6 fragment: not in units of 8 bytes, beyond 65,535, in another fragment, or the "
+        "first one without all headers",
+    )
+    IN_FRAGMENT_FLOOD = (Verdict.DROPPED, None, "a fragment, while others use all memory that is for them")
+    ICMP_REASSEMBLY_TIME = (
+        Verdict.RETURNED,
+        None,
+        "ICMP time exceeded, made here: the fragments of a packet did not come in time",
+    )
+    ICMP_PARAMETER_PROBLEM = (
+        Verdict.RETURNED,
+        None,
+        "an ICMPv6 parameter problem, made here: the headers of a fragment are wrong or not all there",
     )
     IN_UDP_HEADER = (
         Verdict.DROPPED,
