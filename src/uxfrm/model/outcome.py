@@ -184,6 +184,18 @@ class Outcome(IntEnum):
         None,
         "ESP in UDP, shorter than an IP and a UDP header: Linux takes it for cut off",
     )
+    UNSUPPORTED_STREAM = (
+        Verdict.UNSUPPORTED,
+        None,
+        "a segment of a TCP stream of which the capture lacks what is needed to find its messages",
+    )
+    STREAM_SEGMENT = (Verdict.IGNORED, None, "a segment of a TCP stream with ESP that completes no packet")
+    STREAM_IKE = (Verdict.IGNORED, None, "an IKE message in a TCP stream")
+    STREAM_BROKEN = (
+        Verdict.IGNORED,
+        None,
+        "a TCP stream whose framing is broken: Linux reads nothing of it any more",
+    )
     IN_KEEPALIVE = (Verdict.IGNORED, None, "a NAT keepalive")
     IN_STREAM_FULL = (
         Verdict.DROPPED,
