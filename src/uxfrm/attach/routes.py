@@ -16,8 +16,9 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import socket
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 from pyroute2 import IPRoute
@@ -45,6 +46,12 @@ class _Route:
     destination: str
     device: int
     source: str | None
+
+
+def _closed(prefix: str) -> _Route:
+    """The route behind that over the device."""
+    net = ipaddress.ip_network(prefix)
+    return _Route(socket.AF_INET if net.version == 4 else socket.AF_INET6, str(net), 0, None)
 
 
 @contextlib.contextmanager
@@ -76,13 +83,20 @@ class Routes:
         self._table = table
         self._priority = priority
 
-    def replace(self, prefixes: Iterable[str], source: str | None = None) -> None:
+    def replace(
+        self,
+        prefixes: Iterable[str],
+        source: str | None = None,
+        sources: Mapping[str, str] = MappingProxyType({}),
+        closed: Iterable[str] = (),
+    ) -> None:
         """Make the routes exactly these; `source`: the address that the host's own packets get.
 
+        `sources` names others for some prefixes; `closed` prefixes are unreachable and nothing else.
         1. new routes  2. the rule  3. old routes go. At no moment does a prefix of both have no route.
         Raises AttachmentError, ValueError for what is no prefix.
         """
-        wanted = self._wanted(prefixes, source)
+        wanted = self._wanted(prefixes, source, sources) | {_closed(prefix) for prefix in closed}
         with _socket() as ip:
             there = {_route(message) for message in _ours(ip.get_routes, self._table)}
             for route in wanted - there:
@@ -97,14 +111,20 @@ class Routes:
         """Take routes and rules away: traffic goes as it would without uxfrm. Raises AttachmentError."""
         self.replace(())
 
-    def _wanted(self, prefixes: Iterable[str], source: str | None) -> set[_Route]:
+    def left(self) -> list[str]:
+        """The prefixes that have routes, made by this process or by one before it. Raises AttachmentError."""
+        with _socket() as ip:
+            there = {_route(message) for message in _ours(ip.get_routes, self._table)}
+        return sorted({route.destination for route in there})
+
+    def _wanted(self, prefixes: Iterable[str], source: str | None, sources: Mapping[str, str]) -> set[_Route]:
         found = set()
         for prefix in prefixes:
-            net = ipaddress.ip_network(prefix)
-            family = socket.AF_INET if net.version == 4 else socket.AF_INET6
-            same = source is not None and ipaddress.ip_address(source).version == net.version
-            found.add(_Route(family, str(net), self._ifindex, source if same else None))
-            found.add(_Route(family, str(net), 0, None))
+            closed = _closed(prefix)
+            chosen = sources.get(prefix, source)
+            version = 4 if closed.family == socket.AF_INET else 6
+            same = chosen is not None and ipaddress.ip_address(chosen).version == version
+            found |= {closed, replace(closed, device=self._ifindex, source=chosen if same else None)}
         return found
 
     def _add(self, ip: Any, route: _Route) -> None:

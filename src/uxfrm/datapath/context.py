@@ -13,11 +13,15 @@ from uxfrm.datapath.ah import Authenticator
 from uxfrm.datapath.batch import Batch, Int64s, count_outcomes
 from uxfrm.datapath.crypto.keyring import Keyring
 from uxfrm.datapath.flowtable import KEY_COLUMNS, FlowTable
+from uxfrm.datapath.fragments import Fragments
 from uxfrm.datapath.held import Held
+from uxfrm.datapath.icmp import Allowance
 from uxfrm.datapath.resolve import Acquire, nobody_asked
+from uxfrm.datapath.streams import Streams
 from uxfrm.model.address import Address
 from uxfrm.model.flow import Flow
 from uxfrm.model.outcome import Counter, Outcome
+from uxfrm.model.sysctl import Sysctls
 from uxfrm.model.template import MAX_DEPTH
 from uxfrm.tables.devices import DeviceTable
 from uxfrm.tables.policies import Policy, PolicyTable
@@ -27,6 +31,7 @@ from uxfrm.tables.states import State, StateTable
 _SLOTS_START = 64
 _DETAILS_MAX = 65536
 _GONE_MAX = 4096
+_ANSWERS_MAX = 4096
 
 
 class Context:
@@ -64,6 +69,12 @@ class Context:
         self.mapped = 0
         self.now = 0.0
         self.held = Held()
+        # Fragments for this host, and those of packets that it sent, which are only looked at.
+        self.fragments = Fragments()
+        self.sent_fragments = Fragments()
+        # ICMP errors that go out by themselves.
+        self.answers: deque[Batch] = deque(maxlen=_ANSWERS_MAX)
+        self.icmp_allowance = Allowance()
         self.sockets = Sockets()
         self._larval_drop = 1
         self.random_ivs = 0
@@ -74,6 +85,9 @@ class Context:
         self.authenticated = 0
         self.authenticator = Authenticator()
         self.encap_ports: Int64s = np.zeros(0, np.int64)
+        # States whose ESP goes into TCP streams, and the streams.
+        self.streamed = 0
+        self.streams = Streams()
         self.totals: Int64s = np.zeros(len(Outcome), np.int64)
         self.run = 0
         self.used: Int64s = np.zeros(_SLOTS_START, np.int64)
@@ -95,7 +109,7 @@ class Context:
         self.jobs: Int64s = np.zeros((count + 1, esp.COLUMNS), np.int64)
         self.notices: Int64s = np.zeros((count * MAX_DEPTH * 2 + 1, 2), np.int64)
         self.key: Int64s = np.zeros(KEY_COLUMNS, np.int64)
-        self.found: Int64s = np.zeros(6, np.int64)
+        self.found: Int64s = np.zeros(7, np.int64)
 
     def start(self, batch: Batch) -> None:
         """Prepare for a batch; what flows have left behind is trimmed here."""
@@ -128,6 +142,13 @@ class Context:
     def larval_drop(self, value: int) -> None:
         self._larval_drop = value
         self.forget()
+
+    def configure(self, sysctls: Sysctls) -> None:
+        """Take over the sysctls of what is around XFRM."""
+        kept = self.fragments
+        kept.high_thresh = {4: sysctls.ipfrag_high_thresh, 16: sysctls.ip6frag_high_thresh}
+        kept.time_s = {4: sysctls.ipfrag_time, 16: sysctls.ip6frag_time}
+        kept.max_dist = sysctls.ipfrag_max_dist
 
     # -- policies by slot
 

@@ -11,12 +11,14 @@ import numpy.typing as npt
 from uxfrm.datapath import input as layer
 from uxfrm.datapath import ipcomp, policycheck, udp
 from uxfrm.datapath.batch import Batch, Int64s
+from uxfrm.datapath.carriers import ESPINTCP, ESPINUDP
 from uxfrm.datapath.companions import enlist
 from uxfrm.datapath.context import Context, flow_of
 from uxfrm.datapath.crypto.batch import open_
 from uxfrm.datapath.embedded import embedded_flow
 from uxfrm.datapath.flowtable import ANY_GENERATION, INPUT, flow_key, look_up
 from uxfrm.datapath.policycheck import Decision, Embedded
+from uxfrm.datapath.reassemble import NO_PORTS, collect
 from uxfrm.model.flow import Flow
 from uxfrm.model.outcome import Outcome, Verdict
 from uxfrm.model.policy import Direction, PolicyType
@@ -28,11 +30,13 @@ _LET_IN = [o for o in Outcome if o.verdict in (Verdict.DELIVERED, Verdict.FORWAR
 def receive(context: Context, batch: Batch) -> None:
     """Take packets in, in place: afterwards each has its outcome, and those let in are the inner packets.
 
-    1. IP headers  2. ESP out of UDP  3. layers  4. IPsec for others is forwarded  5. xfrm interfaces
-    6. policy check  7. counters
+    1. IP headers, fragments  2. ESP out of UDP  3. layers  4. IPsec for others is forwarded
+    5. xfrm interfaces  6. policy check  7. counters
     """
     context.start(batch)
-    count = layer.classify(batch.data, batch.packets, context.encap_ports, context.active)
+    count, fragments = layer.classify(batch.data, batch.packets, context.encap_ports, context.active)
+    if fragments:
+        count = collect(context, batch, context.active, count, context.encap_ports)
     if context.encap_ports.shape[0]:
         count = _unwrap(context, batch, count)
     count = enlist(context, batch, context.active, count)
@@ -51,7 +55,7 @@ def _unwrap(context: Context, batch: Batch, count: int) -> int:
     """
     packets = batch.packets
     listed = context.active[:count]
-    claimed = listed[packets["encap"][listed] > 0]
+    claimed = listed[packets["encap"][listed] == ESPINUDP]
     if len(claimed):
         _check_policies(context, batch, claimed)
         let_in = claimed[np.isin(packets["outcome"][claimed], _LET_IN)]
@@ -64,6 +68,7 @@ def _open_layer(context: Context, batch: Batch, count: int) -> int:
     states, keyring = context.states, context.keyring
     index = states.by_spi
     start, agains = 0, 0
+    context.found[layer.FRAGMENTS] = 0
     while start < count:
         context.run += 1
         stop, made = layer.begin(
@@ -85,6 +90,8 @@ def _open_layer(context: Context, batch: Batch, count: int) -> int:
             if noted:
                 context.attend(context.notices[:noted])
     context.active, context.again = context.again, context.active
+    if context.found[layer.FRAGMENTS]:
+        agains = collect(context, batch, context.active, agains, NO_PORTS)
     return enlist(context, batch, context.active, agains)
 
 
@@ -93,7 +100,8 @@ def _pass_on_others(context: Context, batch: Batch) -> None:
     packets = batch.packets
     if context.is_local is None:
         return
-    for i in np.flatnonzero(packets["outcome"] == Outcome.IN_NO_STATE):
+    missing = (packets["outcome"] == Outcome.IN_NO_STATE) & (packets["encap"] != ESPINTCP)
+    for i in np.flatnonzero(missing):
         at = int(packets[i]["offset"]) + (16 if packets[i]["family"] == 2 else 24)
         size = 4 if packets[i]["family"] == 2 else 16
         if context.is_local(batch.data[at : at + size].tobytes()) is False:

@@ -1,0 +1,144 @@
+"""A namespace between its host and the network: what attachments receive goes through it and on to others.
+
+    gateway = Gateway(namespace, Outlets(host=tun, wire=raw, udp={(4, 4500): nat_t}))
+    while gateway.serve(tun, now): ...
+
+Rule 1: it opens nothing and reads no clock: wires in memory and a clock of one's own will do.
+Rule 2: every packet that was received is handed on, kept by the namespace, or counted: with its outcome, or
+        as lost by the attachment it was for, or here.
+Rule 3: whatever goes wrong in the path loses one batch. Nothing of it is sent then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from uxfrm.attach.attachment import Attachment, Way, chosen
+from uxfrm.daemon import logs
+from uxfrm.datapath.batch import Batch, Int64s
+from uxfrm.model.outcome import Outcome, Verdict
+from uxfrm.namespace import Namespace
+
+_UDP = 17
+_OF_UDP = (int(Outcome.SENT), int(Outcome.OUT_KEEPALIVE))
+_TO_NETWORK = (Verdict.SENT, Verdict.CLEAR)
+_TO_HOST = (Verdict.DELIVERED, Verdict.FORWARDED)
+# The host has them already: given back they would come round again.
+_UNCLAIMED = (Verdict.CLEAR,)
+
+
+@dataclass
+class Outlets:
+    """Where packets leave. `host`: those for the host, or to be routed by it. `udp`: protected ones of an IP
+    version that have a UDP header with this source port. `wire`: all others for the network."""
+
+    host: Attachment | None = None
+    wire: Attachment | None = None
+    udp: Mapping[tuple[int, int], Attachment] = field(default_factory=dict)
+
+
+class Gateway:
+    """Moves packets between attachments through a namespace, as its outcomes say.
+
+    `nowhere` counts packets for which there is no outlet, `unclaimed` those that came from the network and
+    were not IPsec, `failed` batches that an error ended.
+    """
+
+    def __init__(self, namespace: Namespace, outlets: Outlets) -> None:
+        self.namespace = namespace
+        self.outlets = outlets
+        self.nowhere = self.unclaimed = self.failed = 0
+
+    def serve(self, attachment: Attachment, now: float) -> bool:
+        """Take one batch from an attachment and hand on what becomes of it; False if it has none.
+
+        1. time passes, up to `now` (wall-clock seconds)  2. receive  3. the path  4. send  5. what the
+        namespace had kept
+        """
+        self.pass_time(now)
+        batch = attachment.receive(now)
+        if batch is None:
+            return False
+        if self._decide(batch, attachment.way):
+            if attachment.way is Way.OUT:
+                self._hand_out(batch)
+            else:
+                self._hand_in(batch)
+        self.settle()
+        return True
+
+    def pass_time(self, now: float) -> None:
+        """Let time pass, and send what it lets go."""
+        if now > self.namespace.now:
+            self.namespace.advance(now)
+        self.settle()
+
+    def settle(self) -> None:
+        """Hand on what the namespace had kept and keeps no longer."""
+        for batch in self.namespace.released():
+            self._hand_out(batch)
+
+    def _decide(self, batch: Batch, way: Way) -> bool:
+        """Put a batch through the path; False when that failed."""
+        try:
+            if way is Way.OUT:
+                self.namespace.output(batch)
+            else:
+                self.namespace.input(batch)
+        except Exception as error:
+            self.failed += 1
+            logs.failure("batch lost", error, way=way.name, packets=len(batch))
+            return False
+        return True
+
+    def _hand_out(self, batch: Batch) -> None:
+        """What was on its way out: to the network, or back to who sent it."""
+        self._to_network(batch, chosen(batch, *_TO_NETWORK))
+        self._send(self.outlets.host, batch, chosen(batch, Verdict.RETURNED))
+
+    def _hand_in(self, batch: Batch) -> None:
+        """What was on its way in: to the host, or back to who sent it."""
+        self._send(self.outlets.host, batch, chosen(batch, *_TO_HOST))
+        self._to_network(batch, chosen(batch, Verdict.RETURNED))
+        self.unclaimed += len(chosen(batch, *_UNCLAIMED))
+
+    def _to_network(self, batch: Batch, those: Int64s) -> None:
+        """Each to the attachment that sends its kind; ESP in UDP leaves from the port its header names."""
+        if self.outlets.udp and len(those):
+            keys, left = _encapsulated(batch, those), np.ones(len(those), np.bool_)
+            for (version, port), attachment in self.outlets.udp.items():
+                own = keys == _key(version, port)
+                self._send(attachment, batch, those[own])
+                left &= ~own
+            those = those[left]
+        self._send(self.outlets.wire, batch, those)
+
+    def _send(self, attachment: Attachment | None, batch: Batch, those: Int64s) -> None:
+        if not len(those):
+            return
+        if attachment is None:
+            self.nowhere += len(those)
+        else:
+            attachment.send(batch, those)
+
+
+def _key(version: int, port: int) -> int:
+    return version << 16 | port
+
+
+def _encapsulated(batch: Batch, those: Int64s) -> Int64s:
+    """IP version and UDP source port of packets that IPsec made, or keeps alive; 0 for others."""
+    packets, data = batch.packets[those], batch.data
+    offset = packets["offset"]
+    first = data[offset].astype(np.int64)
+    four = first >> 4 == 4
+    proto = data[offset + np.where(four, 9, 6)]
+    upper = offset + np.where(four, (first & 15) * 4, 40)
+    udp = np.flatnonzero((proto == _UDP) & np.isin(packets["outcome"], _OF_UDP))
+    found: Int64s = np.zeros(len(those), np.int64)
+    at = upper[udp]
+    found[udp] = (first[udp] >> 4) << 16 | data[at].astype(np.int64) << 8 | data[at + 1]
+    return found

@@ -1,0 +1,148 @@
+"""What a namespace has to know of the host: its addresses, the ways to others, when they change.
+
+Rule 1: netlink is asked on a thread of its own, for pyroute2 may not wait inside the event loop's. The loop
+        waits for the answer: it is the kernel's, and comes at once.
+Rule 2: routes are asked for as uxfrm's own packets take them, with its mark.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from ipaddress import ip_network
+from typing import TypeVar
+
+from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+
+from uxfrm.attach.attachment import OWN_MARK
+from uxfrm.model.address import Address, parse, show
+from uxfrm.namespace import Namespace
+
+_GROUPS = 0x1 | 0x10 | 0x40 | 0x100 | 0x400  # RTMGRP_LINK, IPV4_IFADDR, IPV4_ROUTE, IPV6_IFADDR, IPV6_ROUTE
+_MULTICAST4, _MULTICAST6 = 0xE0, 0xFF
+_WAYS_MAX = 4096
+_PAUSE_S = 0.05
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """A route to an address: the source address that packets get, the device."""
+
+    source: Address | None
+    device: int | None
+
+
+class Surroundings:
+    """The network namespace that this process is in. Raises OSError."""
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, "netlink")
+        self._ip = self.ask(IPRoute)
+        self._ways: dict[Address, _Way] = {}
+        self._local = self.ask(self._addresses)
+        self._news = socket.socket(
+            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE
+        )
+        self._news.bind((0, _GROUPS))
+        self._changed: list[Callable[[], None]] = []
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._awaited = False
+
+    def ask(self, question: Callable[[], T]) -> T:
+        """Do something on the thread that may use pyroute2, and wait for it."""
+        return self._thread.submit(question).result()
+
+    def tell(self, namespace: Namespace) -> None:
+        """Let a namespace know, now and when something changes."""
+        path = namespace.path
+        path.is_local, path.source_of, path.device_of = self.is_local, self.source, self.device
+        self._changed.append(path.forget)
+
+    def watch(self, loop: asyncio.AbstractEventLoop, changed: Callable[[], None]) -> None:
+        """Notice changes from now on; `changed` is told of them, after all namespaces."""
+        self._changed.append(changed)
+        self._loop = loop
+        loop.add_reader(self._news, self._read)
+
+    def close(self) -> None:
+        """Ask no more."""
+        if self._loop is not None:
+            self._loop.remove_reader(self._news)
+        self._news.close()
+        self.ask(self._ip.close)
+        self._thread.shutdown()
+
+    def is_local(self, address: Address) -> bool:
+        """Whether packets to an address are for this host."""
+        if len(address) == 4:
+            return address in self._local or address[0] == 127 or address[0] & 0xF0 == _MULTICAST4
+        return address in self._local or address[0] == _MULTICAST6
+
+    def source(self, address: Address) -> Address | None:
+        """The address that the host's own packets to another get, None where there is no way to it."""
+        return self._way(address).source
+
+    def device(self, address: Address) -> int | None:
+        """The index of the device by which an address is reached."""
+        return self._way(address).device
+
+    def _way(self, address: Address) -> _Way:
+        if address not in self._ways:
+            if len(self._ways) >= _WAYS_MAX:
+                self._ways.clear()
+            self._ways[address] = self.ask(lambda: self._route(address))
+        return self._ways[address]
+
+    def _route(self, address: Address) -> _Way:
+        try:
+            (route,) = self._ip.route("get", dst=show(address), mark=OWN_MARK)
+        except NetlinkError:
+            return _Way(None, None)
+        source = route.get_attr("RTA_PREFSRC")
+        return _Way(parse(source) if source else None, route.get_attr("RTA_OIF"))
+
+    def _addresses(self) -> frozenset[Address]:
+        """This host's addresses, and those of IPv4 by which it is one of all."""
+        found = set()
+        for message in self._ip.get_addr():
+            # Of a point-to-point link IFA_ADDRESS is the other end's.
+            own = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
+            found.add(parse(own))
+            if ":" not in own:
+                network = ip_network((own, message["prefixlen"]), strict=False)
+                found.add(network.broadcast_address.packed)
+        return frozenset(found)
+
+    def _read(self) -> None:
+        """Something changed; more of it may be on its way."""
+        self._drain()
+        if self._loop is not None and not self._awaited:
+            self._awaited = True
+            self._loop.call_later(_PAUSE_S, self._renew)
+
+    def _drain(self) -> None:
+        while True:
+            try:
+                self._news.recv(1 << 16)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:  # some were lost, which is news enough
+                    raise
+
+    def _renew(self) -> None:
+        """What is known is asked for anew."""
+        self._awaited = False
+        if self._news.fileno() < 0:
+            return
+        self._ways.clear()
+        self._local = self.ask(self._addresses)
+        for changed in self._changed:
+            changed()
