@@ -162,6 +162,7 @@ class Namespace:
             ]
             self._released += release(self.path, self._bundles)
             expire(self.path, self.now)
+            self.path.mtus.expire(self.now)
         self.path.now = now_s
 
     def next_deadline(self) -> float | None:
@@ -174,6 +175,7 @@ class Namespace:
             self.path.held.timers.next_deadline(),
             self._keepalives.next_deadline(),
             self.path.fragments.timers.next_deadline(),
+            self.path.mtus.timers.next_deadline(),
         )
 
     def horizon(self) -> float | None:
@@ -376,6 +378,13 @@ class Namespace:
     def add_interface(self, ifindex: int, name: str, xfrmi: XfrmInterface) -> None:
         """`ip link add NAME type xfrm ...`, and up: XfrmError EINVAL, EEXIST, EBUSY."""
         self.devices.add(Device(ifindex, name, xfrmi=xfrmi))
+
+    def set_mtu(self, mtu: int) -> None:
+        """How large packets may be on every path, 0 where nobody knows: then nothing is too big.
+
+        `path.mtus.of_device` may tell of single ones; routers that say they carry less are believed.
+        """
+        self.path.mtus.default = mtu
 
     # -- sysctls
 

@@ -62,7 +62,7 @@ def collect(
 def _ours(context: Context, batch: Batch, i: int, sent: bool) -> bool:
     """True for fragments of packets that this host is to put together."""
     packet = batch.packets[i]
-    local = None if sent else _is_local(context, batch, packet)
+    local = None if sent else is_local(context, batch, i)
     if local is not None:
         return local
     proto = int(packet["proto"])
@@ -73,9 +73,11 @@ def _ours(context: Context, batch: Batch, i: int, sent: bool) -> bool:
     return proto in _IPSEC or (packet["family"] != 2 and proto in _EXTENSIONS)
 
 
-def _is_local(context: Context, batch: Batch, packet: Any) -> bool | None:
+def is_local(context: Context, batch: Batch, i: int) -> bool | None:
+    """Whether packet i is for this host; None where nobody knows."""
     if context.is_local is None:
         return None
+    packet = batch.packets[i]
     at, size = (16, 4) if packet["family"] == 2 else (24, 16)
     at += int(packet["offset"])
     return context.is_local(batch.data[at : at + size].tobytes())
@@ -115,7 +117,7 @@ def _classify(batch: Batch, i: int, ports: Int64s) -> bool:
     """Read the headers of a packet that is whole now; True where it may carry IPsec."""
     packet = batch.packets[i]
     outer, listed = int(packet["wire_proto"]), np.zeros(1, np.int64)
-    count, _ = layer.classify(batch.data, batch.packets[i : i + 1], ports, listed)
+    count, _, _ = layer.classify(batch.data, batch.packets[i : i + 1], ports, listed)
     packet["origin"] = i
     if packet["depth"]:
         packet["wire_proto"] = outer
