@@ -21,6 +21,7 @@ from uxfrm.datapath.limits import NOTICE_AEVENT, NOTICE_HARD, NOTICE_MAPPING, NO
 from uxfrm.datapath.reassemble import expire
 from uxfrm.datapath.receive import receive
 from uxfrm.datapath.send import Bundles, give_up, release, send
+from uxfrm.datapath.streams import RECEIVE_BYTES, SEND_BYTES, Ends, Stream
 from uxfrm.lifecycle.acquire import Acquires
 from uxfrm.lifecycle.aevents import Aevents
 from uxfrm.lifecycle.database import StateDatabase
@@ -65,7 +66,7 @@ from uxfrm.model.lifetime import LifetimeCurrent
 from uxfrm.model.migrate import Migration
 from uxfrm.model.policy import OFFLOAD_PACKET, PolicyConfig, PolicyType
 from uxfrm.model.selector import Selector
-from uxfrm.model.state import StateConfig
+from uxfrm.model.state import ENCAP_ESPINTCP, ENCAP_ESPINUDP, StateConfig
 from uxfrm.model.statistics import EventFigures, Statistics, TimerFigures
 from uxfrm.model.sysctl import Sysctls
 from uxfrm.model.template import Template
@@ -128,13 +129,34 @@ class Namespace:
 
         Those whose outcome's verdict is SENT, CLEAR or RETURNED are to be sent.
         """
-        released, self._released = [*self._released, *self.path.answers], []
-        self.path.answers.clear()
+        released, self._released = self._released, []
+        if self.path.answers:
+            released.append(Batch.pack(list(self.path.answers), self.now_s))
+            self.path.answers.clear()
+            self.output(released[-1])
         return released
 
     def inspect(self, batch: Batch) -> None:
         """Open packets that this host sent, touching neither counters nor windows; see datapath.inspect."""
         inspect(self.path, batch)
+
+    # -- ESP in TCP
+
+    def open_stream(
+        self, ends: Ends, receive_bytes: int = RECEIVE_BYTES, send_bytes: int = SEND_BYTES
+    ) -> Stream:
+        """Make an established TCP connection known that carries ESP and IKE (setsockopt TCP_ULP espintcp).
+
+        States with its addresses and ports send through it. The bytes bound what waits in each direction.
+        XfrmError EEXIST, EINVAL.
+        """
+        stream = Stream(ends, receive_bytes, send_bytes)
+        self.path.streams.add(stream)
+        return stream
+
+    def close_stream(self, stream: Stream) -> None:
+        """The connection has ended. XfrmError ENOENT."""
+        self.path.streams.remove(stream)
 
     # -- time
 
@@ -483,12 +505,13 @@ class Namespace:
         self.path.without_key += one * int(x["transform"] in (TRANSFORM_COMP, TRANSFORM_IPIP))
         self.path.companions += one * int(x["transform"] == TRANSFORM_IPIP)
         self.path.authenticated += one * int(x["transform"] == TRANSFORM_AH)
+        self.path.streamed += one * int(x["encap"] == ENCAP_ESPINTCP)
 
     def _note_encapsulation(self, state: State) -> None:
         """Remember the UDP port on which this state's ESP will arrive, and whether it wants keepalives."""
         config = state.config
         self._keepalives.watch(state, self.now_s)
-        if isinstance(config, StateConfig) and config.encap is not None:
+        if isinstance(config, StateConfig) and config.encap and config.encap.type == ENCAP_ESPINUDP:
             ports = {*self.path.encap_ports.tolist(), config.encap.dport}
             self.path.encap_ports = np.array(sorted(ports), np.int64)
 

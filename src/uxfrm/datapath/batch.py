@@ -49,7 +49,7 @@ PACKET_DTYPE = np.dtype(
         ("fragment", np.int64),
         # the IPsec header that was on the wire, and the one last read
         ("wire_proto", np.int64),
-        ("encap", np.int64),  # 2 while ESP that came in UDP has its UDP header
+        ("encap", np.int64),  # of received ESP (carriers), while its header is there
         ("wire_spi", np.int64),
         ("wire_seq", np.int64),
         ("spi", np.int64),

@@ -18,6 +18,7 @@ from uxfrm.datapath.held import Held
 from uxfrm.datapath.icmp import Allowance
 from uxfrm.datapath.pathmtu import PathMtus
 from uxfrm.datapath.resolve import Acquire, nobody_asked
+from uxfrm.datapath.streams import Streams
 from uxfrm.model.address import Address
 from uxfrm.model.flow import Flow
 from uxfrm.model.outcome import Counter, Outcome
@@ -74,8 +75,8 @@ class Context:
         # Fragments for this host, and those of packets that it sent, which are only looked at.
         self.fragments = Fragments()
         self.sent_fragments = Fragments()
-        # ICMP errors that go out by themselves.
-        self.answers: deque[Batch] = deque(maxlen=_ANSWERS_MAX)
+        # ICMP errors about fragments, that are to be sent.
+        self.answers: deque[bytes] = deque(maxlen=_ANSWERS_MAX)
         self.icmp_allowance = Allowance()
         self.sockets = Sockets()
         self._larval_drop = 1
@@ -87,6 +88,9 @@ class Context:
         self.authenticated = 0
         self.authenticator = Authenticator()
         self.encap_ports: Int64s = np.zeros(0, np.int64)
+        # States whose ESP goes into TCP streams, and the streams.
+        self.streamed = 0
+        self.streams = Streams()
         self.totals: Int64s = np.zeros(len(Outcome), np.int64)
         self.run = 0
         self.used: Int64s = np.zeros(_SLOTS_START, np.int64)

@@ -15,8 +15,9 @@ import numba
 from numba import int64
 
 from uxfrm.compiled import compiled
-from uxfrm.datapath import ah, esp, ipcomp, udp
+from uxfrm.datapath import ah, esp, espintcp, ipcomp, udp
 from uxfrm.datapath.batch import DATA, I64S, JOBS, PACKETS, Bytes, Int64s
+from uxfrm.datapath.carriers import ESPINTCP
 from uxfrm.datapath.headers import parse
 from uxfrm.datapath.limits import (
     NOTICE_AEVENT,
@@ -75,15 +76,21 @@ def classify(data: Bytes, packets: Any, encap_ports: Int64s, active: Int64s) -> 
 
     Returns how many they are, how many fragments there are, and how many ICMP messages.
 
-    `encap_ports` are the destination ports of states with UDP encapsulation; what is for those is listed.
-    Fragments are not.
+    `encap_ports` are the destination ports of states with UDP encapsulation; what is for those is listed,
+    fragments are not. Messages of TCP streams come with their `encap`.
     """
     count = fragments = messages = 0
     for i in range(packets.shape[0]):
         p = packets[i]
         p["policy"] = -1
-        p["encap"] = 0
         p["origin"] = i
+        if p["encap"] == ESPINTCP:
+            p["outcome"] = espintcp.take_in(data, packets, i)
+            if not p["outcome"]:
+                active[count] = i
+                count += 1
+            continue
+        p["encap"] = 0
         p["outcome"] = parse(data, packets, i)
         if p["outcome"]:
             continue

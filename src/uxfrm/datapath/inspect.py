@@ -32,7 +32,6 @@ _DEPTH = int(Outcome.IN_DEPTH)
 _SHORT = int(Outcome.IN_HEADER_SHORT)
 _NO_STATE = int(Outcome.IN_NO_STATE)
 _UNSUPPORTED_MODE = int(Outcome.UNSUPPORTED_MODE)
-_UNSUPPORTED_ENCAP = int(Outcome.UNSUPPORTED_ENCAP)
 
 _ESP, _AH, _COMP = 50, 51, 108
 # Wide enough that any order on the wire is understood.
@@ -86,7 +85,7 @@ def _begin(
         p["depth"] += 1
         p["seq_hi"] = _infer(rows, packets, i, row, tops)
         if x["transform"] == TRANSFORM_UNSUPPORTED:
-            p["outcome"] = _UNSUPPORTED_ENCAP if x["encap"] else _UNSUPPORTED_MODE
+            p["outcome"] = _UNSUPPORTED_MODE
             continue
         p["outcome"] = layer.open_(rows, data, packets, i, row, jobs, made)
         if not p["outcome"]:

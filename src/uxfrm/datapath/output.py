@@ -12,8 +12,9 @@ import numba
 from numba import int64
 
 from uxfrm.compiled import compiled
-from uxfrm.datapath import ah, beet, esp, ipcomp, udp
+from uxfrm.datapath import ah, beet, esp, espintcp, ipcomp, udp
 from uxfrm.datapath.batch import DATA, I64S, JOBS, PACKETS, Bytes, Int64s
+from uxfrm.datapath.carriers import ESPINTCP, ESPINUDP, added
 from uxfrm.datapath.headers import AF_INET6, parse
 from uxfrm.datapath.limits import (
     NOTICE_AEVENT,
@@ -36,6 +37,7 @@ from uxfrm.model.outcome import Outcome
 from uxfrm.tables.rows import REPLAY_ESN, ROWS, TRANSFORM_AH, TRANSFORM_COMP, TRANSFORM_ESP
 
 _SENT = int(Outcome.SENT)
+_STREAMED = int(Outcome.STREAMED)
 _INVALID = int(Outcome.OUT_STATE_INVALID)
 _EXPIRED = int(Outcome.OUT_EXPIRED)
 _OVERFLOW = int(Outcome.OUT_SEQ_OVERFLOW)
@@ -133,8 +135,8 @@ def _encapsulate(
     length = p["length"] - kept
     around = tfc = trailer = 0
     if transform == TRANSFORM_ESP:
-        around = udp.HEADER if x["encap"] else 0
-        proto = udp.PROTO if around else _ESP
+        around = added(x["encap"])
+        proto = udp.PROTO if x["encap"] == ESPINUDP else _ESP
         front = around + esp.HEADER + int64(x["iv_bytes"])
         tfc = esp.tfc_padding(rows, row, length, mtu) if x["tfcpad"] else 0
         trailer = esp.trailer(rows, row, length + tfc) + icv_bytes
@@ -179,7 +181,9 @@ def _encapsulate(
     esp.write_header(rows, data, packets, i, row, pool, at)
     esp.write_trailer(data, start + length, tfc, trailer, next_header)
     esp.seal(rows, packets, i, row, at, length + tfc + trailer, jobs, number)
-    return udp.write_header(rows, data, packets, i, row, start - front) if around else 0
+    if x["encap"] == ESPINTCP:
+        return int(espintcp.write_length(data, packets, i, start - front))
+    return int(udp.write_header(rows, data, packets, i, row, start - front)) if around else 0
 
 
 @compiled(
@@ -249,8 +253,9 @@ def _oversized(data: Bytes, packets: Any, i: int) -> int:
     return _FRAGMENTED
 
 
-@compiled(numba.void(JOBS, DATA, PACKETS, I64S, int64, int64, JOBS, int64))
+@compiled(numba.void(ROWS, JOBS, DATA, PACKETS, I64S, int64, int64, JOBS, int64))
 def commit(
+    rows: Any,
     bundles: Int64s,
     data: Bytes,
     packets: Any,
@@ -260,7 +265,10 @@ def commit(
     jobs: Int64s,
     depth: int,
 ) -> None:
-    """Mark the packets whose last transform is done as sent; a refused job never leaves as clear text."""
+    """Mark the packets whose last transform is done as sent; a refused job never leaves as clear text.
+
+    What goes into a TCP stream is done with the transform that says so.
+    """
     for k in range(start, stop):
         p = packets[active[k]]
         b = p["bundle"]
@@ -268,6 +276,9 @@ def commit(
             continue
         if jobs[p["job"], esp.RESULT] != 1:
             p["outcome"] = _ENGINE
+            continue
+        if rows[bundles[b, ROW + depth]]["encap"] == ESPINTCP:
+            p["outcome"] = _STREAMED
             continue
         udp.write_checksum6(data, packets, active[k])
         if depth + 1 == bundles[b, DEPTH]:

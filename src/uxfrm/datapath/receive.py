@@ -11,6 +11,7 @@ import numpy.typing as npt
 from uxfrm.datapath import input as layer
 from uxfrm.datapath import ipcomp, pathmtu, policycheck, udp
 from uxfrm.datapath.batch import Batch, Int64s
+from uxfrm.datapath.carriers import ESPINTCP, ESPINUDP
 from uxfrm.datapath.companions import enlist
 from uxfrm.datapath.context import Context, flow_of
 from uxfrm.datapath.crypto.batch import open_
@@ -58,7 +59,7 @@ def _unwrap(context: Context, batch: Batch, count: int) -> int:
     """
     packets = batch.packets
     listed = context.active[:count]
-    claimed = listed[packets["encap"][listed] > 0]
+    claimed = listed[packets["encap"][listed] == ESPINUDP]
     if len(claimed):
         _check_policies(context, batch, claimed)
         let_in = claimed[np.isin(packets["outcome"][claimed], _LET_IN)]
@@ -122,7 +123,8 @@ def _pass_on_others(context: Context, batch: Batch) -> None:
     packets = batch.packets
     if context.is_local is None:
         return
-    for i in np.flatnonzero(packets["outcome"] == Outcome.IN_NO_STATE).tolist():
+    missing = (packets["outcome"] == Outcome.IN_NO_STATE) & (packets["encap"] != ESPINTCP)
+    for i in np.flatnonzero(missing).tolist():
         if is_local(context, batch, i) is False:
             packets[i]["outcome"] = Outcome.PENDING
             udp.wrap_again(packets, i)

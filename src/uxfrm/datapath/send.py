@@ -17,6 +17,7 @@ from uxfrm.datapath.flowtable import ANY_GENERATION, OUTPUT, cpu_of, flow_key, l
 from uxfrm.datapath.held import Queue
 from uxfrm.datapath.resolve import MUST_ASK, Acquire, Resolution, takes_icmp
 from uxfrm.datapath.routed import Asker, route
+from uxfrm.datapath.streams import push
 from uxfrm.model.flow import Flow
 from uxfrm.model.outcome import Outcome, Verdict
 from uxfrm.tables.policies import Policy
@@ -227,7 +228,7 @@ def _outcome(context: Context, bundles: Bundles, found: Resolution) -> tuple[Out
         if state.row < 0:
             return Outcome.OUT_STATE_INVALID, -1
         if state.record["transform"] not in (TRANSFORM_ESP, TRANSFORM_AH, TRANSFORM_COMP):
-            return satable.unsupported(state), -1
+            return Outcome.UNSUPPORTED_MODE, -1
     path_mtu = context.mtus.of(found.states[-1].config.daddr)
     return Outcome.PENDING, bundles.number(found.states, path_mtu)
 
@@ -347,7 +348,13 @@ def _transform(
         ipcomp.compress(batch, context.jobs[:made])
     if made and context.authenticated:
         context.authenticator.sign(keyring, states.rows, batch, context.jobs[:made])
-    layer.commit(bundles.rows, batch.data, batch.packets, active, start, stop, context.jobs, depth)
+    layer.commit(
+        states.rows, bundles.rows, batch.data, batch.packets, active, start, stop, context.jobs, depth
+    )  # fmt: skip
+    if made and context.streamed:
+        those = active[start:stop]
+        ended = (batch.packets["outcome"] == Outcome.STREAMED) & (batch.packets["depth"] == depth + 1)
+        push(context.streams, states, batch, those[ended[those]], depth)
     return stop, noted
 
 

@@ -56,7 +56,7 @@ class Verdict(IntEnum):
     """The kinds of end.
 
     SPLIT: went on as others, which the batch has as well. RETURNED: made here, to go back to who sent the
-    origin.
+    origin. STREAMED: handed over to a TCP connection, whose segments carry it.
     """
 
     PENDING = 0
@@ -70,6 +70,7 @@ class Verdict(IntEnum):
     HELD = 8
     SPLIT = 9
     RETURNED = 10
+    STREAMED = 11
 
 
 class Outcome(IntEnum):
@@ -114,6 +115,7 @@ class Outcome(IntEnum):
     OUT_KEEPALIVE = (Verdict.CLEAR, None, "a NAT keepalive, made here")
     CLEAR_OPTIONAL = (Verdict.CLEAR, None, "all templates of the policy are optional and no state fits")
     SENT = (Verdict.SENT, None, "protected as the policy asks")
+    STREAMED = (Verdict.STREAMED, None, "protected as the policy asks, in a TCP stream")
     SENT_NO_POLICY = (Verdict.SENT, None, "protected; no policy of the setup asks for it")
     SENT_UNPROTECTED = (Verdict.CLEAR, None, "sent in clear, although a policy asks for IPsec")
     # before XFRM: the IP layer drops these and counts them elsewhere
@@ -135,7 +137,6 @@ class Outcome(IntEnum):
         None,
         "the capture holds only the beginning of this frame (snap length)",
     )
-    UNSUPPORTED_ENCAP = (Verdict.UNSUPPORTED, None, "ESP in TCP is not supported yet")
     UNSUPPORTED_MODE = (Verdict.UNSUPPORTED, None, "the state's mode is not supported yet")
     # fragments: the IP layer keeps and drops these before XFRM
     IN_FRAGMENT = (Verdict.HELD, None, "a fragment: kept until its packet is whole, which then goes on")
@@ -163,16 +164,6 @@ class Outcome(IntEnum):
         "first one without all headers",
     )
     IN_FRAGMENT_FLOOD = (Verdict.DROPPED, None, "a fragment, while others use all memory that is for them")
-    ICMP_REASSEMBLY_TIME = (
-        Verdict.RETURNED,
-        None,
-        "ICMP time exceeded, made here: the fragments of a packet did not come in time",
-    )
-    ICMP_PARAMETER_PROBLEM = (
-        Verdict.RETURNED,
-        None,
-        "an ICMPv6 parameter problem, made here: the headers of a fragment are wrong or not all there",
-    )
     IN_UDP_HEADER = (
         Verdict.DROPPED,
         None,
@@ -184,6 +175,11 @@ class Outcome(IntEnum):
         "ESP in UDP, shorter than an IP and a UDP header: Linux takes it for cut off",
     )
     IN_KEEPALIVE = (Verdict.IGNORED, None, "a NAT keepalive")
+    IN_STREAM_FULL = (
+        Verdict.DROPPED,
+        Counter.XfrmInError,
+        "an IKE message of a TCP stream, whose reader has no room for it",
+    )
     # input, in the order of xfrm_input
     IN_HEADER_SHORT = (
         Verdict.DROPPED,
@@ -202,7 +198,7 @@ class Outcome(IntEnum):
     IN_ENCAP_MISMATCH = (
         Verdict.DROPPED,
         Counter.XfrmInStateMismatch,
-        "plain ESP or ESP in UDP where the state expects it otherwise",
+        "plain ESP, ESP in UDP or in TCP where the state expects it otherwise",
     )
     IN_SEQ_ZERO = (Verdict.DROPPED, Counter.XfrmInStateSeqError, "sequence number 0 is never sent")
     IN_SEQ_OLD = (
@@ -376,6 +372,17 @@ class Outcome(IntEnum):
         Counter.XfrmOutStateProtoError,
         "ESP in UDP would be longer than 65,535 bytes",
     )
+    OUT_STREAM_LENGTH = (
+        Verdict.DROPPED,
+        Counter.XfrmOutStateProtoError,
+        "ESP in TCP would be longer than the 65,535 bytes of a message",
+    )
+    OUT_STREAM_NONE = (
+        Verdict.DROPPED,
+        Counter.XfrmOutStateProtoError,
+        "no TCP stream has the addresses and ports of the state",
+    )
+    OUT_STREAM_FULL = (Verdict.DROPPED, None, "the TCP stream has not sent what it was given before")
     OUT_ENGINE = (Verdict.DROPPED, Counter.XfrmOutStateProtoError, "the cipher engine refused the packet")
     OUT_ROOM = (Verdict.DROPPED, Counter.XfrmOutError, "no room for headers and trailer")
 
