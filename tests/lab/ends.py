@@ -32,17 +32,22 @@ class End:
         self.begin()
 
     def begin(self) -> None:
-        """Start the daemon, and wait until it is ready."""
+        """Start the daemon; `wait` waits until it is ready."""
         ready = self.folder / "ready"
         ready.unlink(missing_ok=True)
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told, self._log().open("ab") as log:
-            told.bind(str(ready))
-            told.settimeout(180)
-            command = [*UXFRM, "daemon", "--socket", str(self.path), *self._options]
+        self._told = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._told.bind(str(ready))
+        self._told.settimeout(180)
+        command = [*UXFRM, "daemon", "--socket", str(self.path), *self._options]
+        with self._log().open("ab") as log:
             environment = os.environ | {"NOTIFY_SOCKET": str(ready)}
             self.process = self.lab.start(self.node, *command, said=log, env=environment)
+
+    def wait(self) -> None:
+        """Wait until the daemon is ready."""
+        with self._told:
             try:
-                assert told.recv(100) == b"READY=1"
+                assert self._told.recv(100) == b"READY=1"
             except TimeoutError:
                 raise AssertionError(self.log()) from None
 
@@ -78,6 +83,8 @@ def ends(lab: Lab, folder: Path, *options: str) -> Iterator[tuple[End, End]]:
     """Daemons on both ends, the lab's own order."""
     left, right = (End(lab, node, folder, *options) for node in lab.plan.ends)
     try:
+        left.wait()
+        right.wait()
         yield left, right
     finally:
         for end in (left, right):

@@ -117,9 +117,7 @@ class Routes:
             there = {_route(message) for message in _ours(ip.get_routes, self._table)}
         return sorted({route.destination for route in there})
 
-    def _wanted(
-        self, prefixes: Iterable[str], source: str | None, sources: Mapping[str, str]
-    ) -> set[_Route]:
+    def _wanted(self, prefixes: Iterable[str], source: str | None, sources: Mapping[str, str]) -> set[_Route]:
         found = set()
         for prefix in prefixes:
             closed = _closed(prefix)

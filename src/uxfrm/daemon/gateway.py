@@ -19,7 +19,11 @@ import numpy as np
 from uxfrm.attach.attachment import Attachment, Way, chosen
 from uxfrm.daemon import logs
 from uxfrm.datapath.batch import Batch, Int64s
+from uxfrm.lifecycle.sockets import Socket
+from uxfrm.model.address import AF_INET, AF_INET6
 from uxfrm.model.outcome import Outcome, Verdict
+from uxfrm.model.policy import Direction, PolicyConfig
+from uxfrm.model.selector import EVERYTHING
 from uxfrm.namespace import Namespace
 
 _UDP = 17
@@ -54,6 +58,16 @@ class Gateway:
         self.namespace = namespace
         self.outlets = outlets
         self.nowhere = self.unclaimed = self.failed = 0
+        self._udp_sockets = [self._open_socket(family) for family in (AF_INET, AF_INET6)]
+
+    def _open_socket(self, family: int) -> Socket:
+        """What datagrams with ESP inside come to: a socket whose own policy lets them in as they are.
+
+        Policies between the hosts themselves ask for IPsec around every datagram. Follows: IKE daemons.
+        """
+        opened = self.namespace.open_socket(family)
+        opened.set_policy(PolicyConfig(Direction.IN, EVERYTHING[family]))
+        return opened
 
     def serve(self, attachment: Attachment, now: float) -> bool:
         """Take one batch from an attachment and hand on what becomes of it; False if it has none.
@@ -65,6 +79,9 @@ class Gateway:
         batch = attachment.receive(now)
         if batch is None:
             return False
+        for (version, _), udp in self.outlets.udp.items():
+            if udp is attachment:
+                batch.packets["socket"] = self._udp_sockets[version == 6].number
         if self._decide(batch, attachment.way):
             if attachment.way is Way.OUT:
                 self._hand_out(batch)
