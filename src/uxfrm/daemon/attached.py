@@ -110,7 +110,8 @@ class Attached:
         for port in wanted.ports:
             for version, family in _VERSIONS.items():
                 self._listen(version, open_udp(port, family))
-        for attachment in (self._tun, *raw.values()):
+        attachments: list[Waitable] = [self._tun, *raw.values()]
+        for attachment in attachments:
             self._serve(attachment)
         self.surroundings.watch(self._loop, self._look_again)
         if wanted.ike:
