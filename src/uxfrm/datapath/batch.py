@@ -135,6 +135,7 @@ class Batch:
         records = np.zeros(offset.shape[0], PACKET_DTYPE)
         records["offset"] = offset
         records["length"] = length
+        records["origin"] = np.arange(offset.shape[0])
         records["low"] = offset if low is None else low
         records["high"] = offset + length if high is None else high
         records["time"] = time_s

@@ -164,16 +164,6 @@ class Outcome(IntEnum):
         "first one without all headers",
     )
     IN_FRAGMENT_FLOOD = (Verdict.DROPPED, None, "a fragment, while others use all memory that is for them")
-    ICMP_REASSEMBLY_TIME = (
-        Verdict.RETURNED,
-        None,
-        "ICMP time exceeded, made here: the fragments of a packet did not come in time",
-    )
-    ICMP_PARAMETER_PROBLEM = (
-        Verdict.RETURNED,
-        None,
-        "an ICMPv6 parameter problem, made here: the headers of a fragment are wrong or not all there",
-    )
     IN_UDP_HEADER = (
         Verdict.DROPPED,
         None,
@@ -371,8 +361,29 @@ class Outcome(IntEnum):
     )
     OUT_TOO_BIG = (
         Verdict.DROPPED,
-        Counter.XfrmOutStateModeError,
-        "larger than the tunnel's MTU, and it must not be fragmented",
+        None,
+        "larger than the state's MTU, and it must not be fragmented; sockets and forwarding refuse it "
+        "before XFRM",
+    )
+    OUT_OUTER_TOO_BIG = (
+        Verdict.DROPPED,
+        None,
+        "protected, but larger than the path's MTU, and it must not be fragmented",
+    )
+    OUT_FRAGMENTED = (
+        Verdict.SPLIT,
+        None,
+        "protected as the policy asks, and larger than the path's MTU: sent in fragments",
+    )
+    OUT_FRAGMENTED_FIRST = (
+        Verdict.SPLIT,
+        None,
+        "larger than the tunnel's MTU, and this host's own: its fragments are protected one by one",
+    )
+    ICMP_TOO_BIG = (
+        Verdict.RETURNED,
+        None,
+        "ICMP to who sent a packet that is too big, made here: it tells the MTU",
     )
     OUT_UDP_LENGTH = (
         Verdict.DROPPED,
