@@ -70,7 +70,22 @@ def refused(
     those = np.flatnonzero((packets["outcome"] == Outcome.OUT_TOO_BIG) & (packets["depth"] == 1)).tolist()
     sized = [(i, int(bundles[packets[i]["bundle"], runs.MTU])) for i in those]
     own = [pair for pair in sized if _may_divide(context, batch, pair[0])]
-    return own, [pair for pair in sized if pair not in own]
+    others = [pair for pair in sized if pair not in own]
+    return own, others + _refused_by_interfaces(bundles, packets)
+
+
+def _refused_by_interfaces(bundles: Int64s, packets: Any) -> list[tuple[int, int]]:
+    """The packets that an xfrm interface answers, with the MTU. Follows: xfrmi_xmit2.
+
+    Nobody is told of IPv6 packets that every link carries.
+    """
+    found = []
+    for i in np.flatnonzero(packets["outcome"] == Outcome.OUT_INTERFACE_TOO_BIG).tolist():
+        least = layer.IPV6_MIN_MTU if packets[i]["family"] == AF_INET6 else 0
+        mtu = max(int(bundles[packets[i]["bundle"], runs.MTU]), least)
+        if packets[i]["length"] > mtu:
+            found.append((i, mtu))
+    return found
 
 
 def _may_divide(context: Context, batch: Batch, i: int) -> bool:

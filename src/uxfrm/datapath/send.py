@@ -25,7 +25,7 @@ from uxfrm.tables.rows import TRANSFORM_AH, TRANSFORM_COMP, TRANSFORM_ESP
 from uxfrm.tables.states import State
 
 _BUNDLES_START = 64
-_SIZES = [int(Outcome.OUT_TOO_BIG), int(Outcome.OUT_FRAGMENTED)]
+_SIZES = [int(o) for o in (Outcome.OUT_TOO_BIG, Outcome.OUT_INTERFACE_TOO_BIG, Outcome.OUT_FRAGMENTED)]
 _DEFAULT_MTU = 1500
 
 
