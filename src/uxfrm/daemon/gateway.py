@@ -137,7 +137,9 @@ def _encapsulated(batch: Batch, those: Int64s) -> Int64s:
     four = first >> 4 == 4
     proto = data[offset + np.where(four, 9, 6)]
     upper = offset + np.where(four, (first & 15) * 4, 40)
-    udp = np.flatnonzero((proto == _UDP) & np.isin(packets["outcome"], _OF_UDP))
+    # The kernel's own socket fragments what it sends; fragments made here go as they are.
+    whole = (proto == _UDP) & (packets["fragment"] == 0)
+    udp = np.flatnonzero(whole & np.isin(packets["outcome"], _OF_UDP))
     found: Int64s = np.zeros(len(those), np.int64)
     at = upper[udp]
     found[udp] = (first[udp] >> 4) << 16 | data[at].astype(np.int64) << 8 | data[at + 1]
