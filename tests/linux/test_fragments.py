@@ -22,6 +22,7 @@ from linux.test_udp_encapsulation import encapsulated
 from linux.test_udp_encapsulation import ready as ready_for_udp
 from linux.twin import (
     DEFLATE,
+    GUEST_PORT,
     SHAPES,
     TRANSPORT4,
     TRANSPORT6,
@@ -38,8 +39,9 @@ from linux.twin import (
 )
 from uxfrm.datapath.batch import Batch
 from uxfrm.model.address import parse
-from uxfrm.model.flow import PROTO_AH
+from uxfrm.model.flow import PROTO_AH, PROTO_UDP
 from uxfrm.model.outcome import Verdict
+from uxfrm.model.policy import Direction, PolicyConfig
 from uxfrm.namespace import Namespace
 
 pytestmark = pytest.mark.linux
@@ -288,3 +290,24 @@ def test_the_reports_of_packets_that_never_came_whole(guest: LinuxGuest, family:
     else:
         assert [p[:1] + p[4:] for p in ours] == [p[:1] + p[4:] for p in theirs]
     assert len(ours) == 1
+
+
+@pytest.mark.parametrize("shape", [TUNNELS[0], TUNNELS[3]], ids=lambda shape: shape.name)
+def test_a_policy_for_a_port_sees_it_in_a_packet_that_came_in_fragments(
+    guest: LinuxGuest, shape: Shape
+) -> None:
+    """Of this host's packets; what is forwarded goes by its fragments."""
+    case, chance = Case(CLEAR, shape), random.Random(11)
+    source, target = shape.inner_ends
+    before = prepare(guest, case)
+    ends = f"src {source} dst {target} proto udp dport {GUEST_PORT}"
+    guest.ip_batch(f"xfrm policy flush\nxfrm policy add {ends} dir in {case._template_words()}\n")
+    twin = case.twin()
+    twin.flush_policies()
+    port = replace(case.selector(), proto=PROTO_UDP, dport=GUEST_PORT, dport_mask=0xFFFF)
+    twin.add_policy(PolicyConfig(Direction.IN, port, (case.template(Direction.IN),)))
+    inner = [piece for payload in PAYLOADS for piece in pieces_of(shape.datagram(payload), chance)]
+    wire = sealed(case, inner)
+    linuxs = [datagram.payload for datagram in delivered_by(guest, wire)]
+    assert delivered(twin, wire) == linuxs == PAYLOADS
+    assert counters(twin) == guest.xfrm_moved(before)
