@@ -20,7 +20,8 @@ from uxfrm.model.mark import NO_MARK, Mark
 from uxfrm.model.migrate import KmAddress, MigrateEntry, Migration
 from uxfrm.model.policy import Direction, Offload, PolicyConfig, PolicyType, SecurityContext
 from uxfrm.model.selector import Selector
-from uxfrm.model.state import PLAIN, Encap, Iptfs, Rare, ReplayEsn, ReplayLegacy, StateConfig
+from uxfrm.model.iptfs import Iptfs
+from uxfrm.model.state import PLAIN, Encap, Rare, ReplayEsn, ReplayLegacy, StateConfig
 from uxfrm.model.template import IPSEC_PROTOCOLS, MAX_DEPTH, Template
 from uxfrm.netlink import layouts as L
 from uxfrm.netlink.constants import Attr
