@@ -15,6 +15,7 @@ from uxfrm.datapath.crypto.keyring import Keyring
 from uxfrm.datapath.flowtable import KEY_COLUMNS, FlowTable
 from uxfrm.datapath.fragments import Fragments
 from uxfrm.datapath.held import Held
+from uxfrm.datapath.iptfs import IpTfs
 from uxfrm.datapath.icmp import Allowance
 from uxfrm.datapath.resolve import Acquire, nobody_asked
 from uxfrm.model.address import Address
@@ -68,6 +69,7 @@ class Context:
         self.mapped = 0
         self.now = 0.0
         self.held = Held()
+        self.iptfs = IpTfs()
         # Fragments for this host, and those of packets that it sent, which are only looked at.
         self.fragments = Fragments()
         self.sent_fragments = Fragments()
@@ -102,10 +104,20 @@ class Context:
         self.active: Int64s = np.zeros(count, np.int64)
         self.again: Int64s = np.zeros(count, np.int64)
         self.missed: Int64s = np.zeros(count, np.int64)
+        self.iptfs.links = np.zeros(count, np.int64)
         self.jobs: Int64s = np.zeros((count + 1, esp.COLUMNS), np.int64)
         self.notices: Int64s = np.zeros((count * MAX_DEPTH * 2 + 1, 2), np.int64)
         self.key: Int64s = np.zeros(KEY_COLUMNS, np.int64)
         self.found: Int64s = np.zeros(7, np.int64)
+
+    def grow(self, count: int) -> None:
+        """Make room for a batch that is longer now; what is listed in the scratch arrays stays."""
+        if count <= self.active.shape[0]:
+            return
+        active, again, found = self.active, self.again, self.found
+        self.resize(max(count, 2 * active.shape[0]))
+        self.active[: active.shape[0]], self.again[: again.shape[0]] = active, again
+        self.found = found
 
     def start(self, batch: Batch) -> None:
         """Prepare for a batch; what flows have left behind is trimmed here."""

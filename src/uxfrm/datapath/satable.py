@@ -12,6 +12,7 @@ from uxfrm.datapath import ah, udp
 from uxfrm.model import algorithm as algo
 from uxfrm.model.address import AF_INET, AF_INET6
 from uxfrm.model.flow import PROTO_AH, PROTO_COMP, PROTO_ESP, PROTO_IPIP, PROTO_IPV6
+from uxfrm.model.iptfs import HEADER as AGGFRAG_HEADER
 from uxfrm.model.outcome import Outcome
 from uxfrm.model.state import ENCAP_ESPINUDP, StateConfig
 from uxfrm.model.template import Mode
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 RandBytes = Callable[[int], bytes]
 
-_HANDLED_MODES = (Mode.TRANSPORT, Mode.TUNNEL, Mode.BEET, Mode.ROUTEOPTIMIZATION)
+_HANDLED_MODES = (Mode.TRANSPORT, Mode.TUNNEL, Mode.BEET, Mode.ROUTEOPTIMIZATION, Mode.IPTFS)
 
 # A row has room for 31 bits; two extra flags are known, and padding ends at the MTU.
 _WITHOUT_KEY = {
@@ -128,8 +129,9 @@ def header_bytes(state: State) -> int:
 
 def _mode_bytes(x: Any) -> int:
     """Bytes that a state's mode adds at most. BEET: options' pseudo header, and the headers' difference."""
-    if x["mode"] == Mode.TUNNEL:
-        return 20 if x["family"] == AF_INET else 40
+    if x["mode"] in (Mode.TUNNEL, Mode.IPTFS):
+        outer = 20 if x["family"] == AF_INET else 40
+        return outer + (AGGFRAG_HEADER if x["mode"] == Mode.IPTFS else 0)
     if x["mode"] == Mode.BEET and x["sel_family"] != AF_INET6:
         return 8 if x["family"] == AF_INET else 28
     return 0
@@ -150,7 +152,7 @@ def mtu(state: State, path_mtu: int) -> int:
     outer = header_bytes(state)
     if x["transform"] != r.TRANSFORM_ESP:
         return max(path_mtu - outer, 1)
-    adjust = 0 if x["mode"] == Mode.TUNNEL else (20 if x["family"] == 2 else 40)
+    adjust = 0 if x["mode"] in (Mode.TUNNEL, Mode.IPTFS) else (20 if x["family"] == 2 else 40)
     room = path_mtu - outer - int(x["icv_bytes"]) - adjust
     return max(room - room % block + adjust - 2, 1)
 

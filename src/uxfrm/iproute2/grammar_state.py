@@ -214,7 +214,7 @@ def _iptfs(cursor: Cursor, x: Draft) -> None:
         elif word in IPTFS:
             cursor.take()
             field, bits = IPTFS[word]
-            options = options._replace(**{field: cursor.number(bits, _value(word))})
+            options = Iptfs(**options._asdict() | {field: cursor.number(bits, _value(word))})
         else:
             break
     x.iptfs = options if options != UNSAID else None

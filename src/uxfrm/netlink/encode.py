@@ -8,12 +8,12 @@ from uxfrm.model.address import AF_INET, AF_INET6, Address
 from uxfrm.model.aevent import AE_ETHR, AE_RTHR, Aevent
 from uxfrm.model.algorithm import Algorithm
 from uxfrm.model.dump import LarvalConfig, PolicyDump, StateDump
+from uxfrm.model.iptfs import UNSAID
 from uxfrm.model.lifetime import UNLIMITED, LifetimeConfig, LifetimeCurrent
 from uxfrm.model.mark import Mark
 from uxfrm.model.migrate import KmAddress, MigrateEntry
 from uxfrm.model.policy import PolicyConfig, SecurityContext
 from uxfrm.model.selector import ANYTHING, Selector
-from uxfrm.model.iptfs import UNSAID
 from uxfrm.model.state import Encap, ReplayEsn, ReplayLegacy, SaDir, StateConfig
 from uxfrm.model.template import Mode, Template
 from uxfrm.netlink import layouts as L
