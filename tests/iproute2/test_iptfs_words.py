@@ -1,4 +1,4 @@
-"""`mode iptfs` and `iptfs-opts`, in the words of the patched `ip` of IP-TFS's authors: no released one has any.
+"""`mode iptfs` and `iptfs-opts`, in the words of the `ip` of IP-TFS's authors: no released one has any.
 
 The dump is what that `ip` printed on a host with IP-TFS (a message by Antony Antony to the netdev mailing
 list, 29 August 2024), with keys of our own.

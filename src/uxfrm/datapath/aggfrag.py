@@ -36,7 +36,8 @@ SIDE_DTYPE = np.dtype(
         ("following", np.int64),
         ("at", np.int64),
         ("room", np.int64),
-        # output: numbers from 1 of the first and the last packet that waits, bytes that wait, the most that may, from
+        # output: the first and the last packet that waits,
+        # counted from 1, bytes that wait, the most that may, from
         # how many on packets are marked, whether none is cut, the most payload of a packet (0: what the path
         # takes)
         ("head", np.int64),

@@ -1,6 +1,6 @@
-"""AGGFRAG payloads put together: inner packets one after the other, cut where one is longer than a payload.
+"""AGGFRAG payloads put together: inner packets one after the other, cut where one is too long.
 
-Follows: iptfs_enqueue, iptfs_output_queued, iptfs_copy_create_frags in net/xfrm/xfrm_iptfs.c: the first packet
+Follows: iptfs_enqueue, iptfs_output_queued, iptfs_copy_create_frags in net/xfrm/xfrm_iptfs.c. The first packet
 of a payload is cut if it must be, others join it as long as they fit whole.
 """
 
@@ -50,6 +50,7 @@ def enqueue(
     """Let packet i wait for others of its state; return its outcome. Its state is the bundle's at `depth`."""
     x, p = sides[slot], packets[i]
     if x["uncut"] and p["length"] > _room(sides, slot, mtu):
+        p["mtu"] = _room(sides, slot, mtu)
         return _TOO_BIG
     queued = x["queued"] + p["length"]
     if queued > x["limit"]:
@@ -115,6 +116,7 @@ def plan(
         p = packets[i]
         length, room = p["length"], _room(sides, slot, bundles[p["bundle"], MTU + p["job"]])
         if length > room and x["uncut"]:
+            p["mtu"] = room
             p["outcome"] = _TOO_BIG
             i = links[i] - 1
             continue
@@ -182,6 +184,7 @@ def fill(
         p["header"] = 0
         p["fragment"] = 0
         p["unsettled"] = 0
+        p["depth"] = 0
         p["proto"] = PROTO
         p["outcome"] = 0
         write32(laid, p["offset"], outers[k, BLOCK] & 0xFFFF)

@@ -32,7 +32,6 @@ _DEPTH = int(Outcome.IN_DEPTH)
 _SHORT = int(Outcome.IN_HEADER_SHORT)
 _NO_STATE = int(Outcome.IN_NO_STATE)
 _UNSUPPORTED_MODE = int(Outcome.UNSUPPORTED_MODE)
-_UNSUPPORTED_ENCAP = int(Outcome.UNSUPPORTED_ENCAP)
 
 _ESP, _AH, _COMP = 50, 51, 108
 # Wide enough that any order on the wire is understood.
@@ -86,7 +85,7 @@ def _begin(
         p["depth"] += 1
         p["seq_hi"] = _infer(rows, packets, i, row, tops)
         if x["transform"] == TRANSFORM_UNSUPPORTED:
-            p["outcome"] = _UNSUPPORTED_ENCAP if x["encap"] else _UNSUPPORTED_MODE
+            p["outcome"] = _UNSUPPORTED_MODE
             continue
         p["outcome"] = layer.open_(rows, data, packets, i, row, jobs, made)
         if not p["outcome"]:
@@ -133,7 +132,7 @@ def inspect(context: Context, batch: Batch) -> None:
     1. IP headers  2. layers  3. the policy that each inner or clear packet falls under
     """
     context.start(batch)
-    count, fragments = layer.classify(batch.data, batch.packets, context.encap_ports, context.active)
+    count, fragments, _ = layer.classify(batch.data, batch.packets, context.encap_ports, context.active)
     if fragments:
         count = collect(context, batch, context.active, count, context.encap_ports, sent=True)
     count = int(udp.unwrap(batch.data, batch.packets, context.active, count))

@@ -95,7 +95,7 @@ class IpTfs:
         state.record["iptfs"] = slot
 
     def inherit(self, old: State, new: State) -> None:
-        """Let a migrated state wait for the number that the old one waited for. Follows: iptfs_clone_state."""
+        """Let a migrated state wait for the number that the old one waits for. Follows: iptfs_clone_state."""
         before, after = int(old.record["iptfs"]), int(new.record["iptfs"])
         if before and after:
             for name in ("seen", "wanted"):

@@ -13,14 +13,13 @@ import numpy as np
 
 from uxfrm.datapath import aggfrag
 from uxfrm.datapath import input as layer
+from uxfrm.datapath.aggfrag import NEVER
 from uxfrm.datapath.batch import PACKET_DTYPE, Batch, Int64s
 from uxfrm.datapath.context import Context
-from uxfrm.datapath.aggfrag import NEVER
 from uxfrm.datapath.iptfs import IpTfs, Kept, Place
 from uxfrm.model.flow import PROTO_ESP
 from uxfrm.model.outcome import Outcome
 from uxfrm.tables.states import State
-
 
 _WHERE = ["offset", "low", "high", "length"]
 
@@ -235,8 +234,7 @@ def timed_out(context: Context, slot: int) -> tuple[Batch, int]:
 def _give_up(context: Context, x: Any, window: list[Place]) -> list[Kept]:
     """Pass the places whose time is over. Follows: __reorder_drop.
 
-    The first that is left empty is the one that is waited for then: it has no place. (Linux leaves it one, and
-    waits for the number before.)
+    The first that is left empty is the one that is waited for then: it has no place. (Linux leaves it one.)
     """
     if window[0].drop_time > context.now:
         x["due"] = window[0].drop_time
@@ -263,7 +261,11 @@ def gone(context: Context, state: State, kept: list[Kept]) -> Batch | None:
         return None
     record = of_state(np.zeros((), PACKET_DTYPE), state.row, state.genid, state.config.spi)
     batch = Batch.pack([])
-    put(batch, [Kept(one.data, record if one.record is None else one.record) for one in kept], int(context.now))
+    put(
+        batch,
+        [Kept(one.data, record if one.record is None else one.record) for one in kept],
+        int(context.now),
+    )
     batch.packets["outcome"], batch.packets["origin"] = Outcome.IN_IPTFS_GONE, np.arange(len(batch))
     context.finish(batch)
     return batch

@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from uxfrm.datapath import ah, udp
+from uxfrm.datapath import ah
+from uxfrm.datapath.carriers import added
 from uxfrm.model import algorithm as algo
 from uxfrm.model.address import AF_INET, AF_INET6
 from uxfrm.model.flow import PROTO_AH, PROTO_COMP, PROTO_ESP, PROTO_IPIP, PROTO_IPV6
 from uxfrm.model.iptfs import HEADER as AGGFRAG_HEADER
-from uxfrm.model.outcome import Outcome
-from uxfrm.model.state import ENCAP_ESPINUDP, StateConfig
+from uxfrm.model.state import StateConfig
 from uxfrm.model.template import Mode
 from uxfrm.tables import rows as r
 from uxfrm.tables.states import State
@@ -73,8 +73,7 @@ def _handled(config: StateConfig) -> bool:
     """True where the data path can run the state. Linux gives AH no room for BEET's options."""
     if config.proto == PROTO_AH and config.mode == Mode.BEET:
         return config.family == config.selector.family == AF_INET6
-    known = config.proto in (PROTO_ESP, PROTO_AH) and config.mode in _HANDLED_MODES
-    return known and (config.encap is None or config.encap.type == ENCAP_ESPINUDP)
+    return config.proto in (PROTO_ESP, PROTO_AH) and config.mode in _HANDLED_MODES
 
 
 def _install_ah(state: State, config: StateConfig, keyring: Keyring, randbytes: RandBytes) -> None:
@@ -124,7 +123,7 @@ def header_bytes(state: State) -> int:
         own = 8 + int(x["iv_bytes"])
     elif x["transform"] == r.TRANSFORM_AH:
         own = ah.header_bytes(state.table.rows, state.row, int(x["icv_bytes"]))
-    return own + _mode_bytes(x) + (udp.HEADER if x["encap"] else 0)
+    return own + _mode_bytes(x) + added(int(x["encap"]))
 
 
 def _mode_bytes(x: Any) -> int:
@@ -157,9 +156,10 @@ def mtu(state: State, path_mtu: int) -> int:
     return max(room - room % block + adjust - 2, 1)
 
 
-def unsupported(state: State) -> Outcome:
-    """Why this version cannot run a state's transform."""
-    x = state.config
-    if isinstance(x, StateConfig) and x.encap is not None:
-        return Outcome.UNSUPPORTED_ENCAP
-    return Outcome.UNSUPPORTED_MODE
+def inner_mtu(state: State, payload: int) -> int:
+    """The longest packet that an IP-TFS state takes. Follows: iptfs_get_inner_mtu."""
+    config = state.config
+    options = config.rare.iptfs if isinstance(config, StateConfig) else None
+    if options is not None and options.dont_frag:
+        return payload
+    return _IP_LENGTH_MAX + (0 if config.family == AF_INET else 40)

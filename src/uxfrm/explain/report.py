@@ -32,6 +32,7 @@ WORDS = {
     Verdict.HELD: "held",
     Verdict.SPLIT: "split",
     Verdict.RETURNED: "returned",
+    Verdict.STREAMED: "sent in a stream",
 }
 
 _OPENED = frozenset({Verdict.DELIVERED, Verdict.FORWARDED, Verdict.CLEAR, Verdict.SENT})

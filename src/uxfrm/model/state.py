@@ -462,7 +462,7 @@ def _init_replay(x: StateConfig) -> None:
 
 
 def esp_bytes(x: StateConfig) -> int:
-    """Bytes of ESP header and IV, with the UDP or TCP around them. Follows: esp_init_aead, esp_init_authenc."""
+    """Bytes of ESP header and IV, and of UDP or TCP around them. Follows: esp_init_state."""
     around = {ENCAP_ESPINUDP: 8, ENCAP_ESPINTCP: 2}
     iv = algo.aead_spec(x.aead).iv_bytes if x.aead else algo.crypt_spec(x.crypt).iv_bytes if x.crypt else 0
     return 8 + iv + (around.get(x.encap.type, 0) if x.encap else 0)
