@@ -1,6 +1,6 @@
 """AGGFRAG payloads put together: inner packets one after the other, cut where one is too long.
 
-Follows: iptfs_enqueue, iptfs_output_queued, iptfs_copy_create_frags in net/xfrm/xfrm_iptfs.c. The first packet
+Follows: iptfs_enqueue, iptfs_output_queued, iptfs_copy_create_frags in xfrm_iptfs.c. The first packet
 of a payload is cut if it must be, others join it as long as they fit whole.
 """
 
@@ -43,6 +43,18 @@ def _room(sides: Any, slot: int, mtu: int) -> int:
     return max(min(said, mtu) if said else mtu, 1)
 
 
+@compiled(numba.void(SIDES, I64S, int64, int64))
+def join(sides: Any, links: Int64s, i: int, slot: int) -> None:
+    """Put packet i at the end of the queue of a state."""
+    x = sides[slot]
+    links[i] = 0
+    if x["head"]:
+        links[x["tail"] - 1] = i + 1
+    else:
+        x["head"] = i + 1
+    x["tail"] = i + 1
+
+
 @compiled(int64(SIDES, I64S, DATA, PACKETS, int64, int64, int64, int64))
 def enqueue(
     sides: Any, links: Int64s, data: Bytes, packets: Any, i: int, slot: int, mtu: int, depth: int
@@ -63,18 +75,6 @@ def enqueue(
     join(sides, links, i, slot)
     p["job"] = depth
     return _QUEUED
-
-
-@compiled(numba.void(SIDES, I64S, int64, int64))
-def join(sides: Any, links: Int64s, i: int, slot: int) -> None:
-    """Put packet i at the end of the queue of a state."""
-    x = sides[slot]
-    links[i] = 0
-    if x["head"]:
-        links[x["tail"] - 1] = i + 1
-    else:
-        x["head"] = i + 1
-    x["tail"] = i + 1
 
 
 @compiled(numba.void(JOBS, int64, JOBS, int64, *[int64] * 5))

@@ -26,7 +26,7 @@ from uxfrm.tables.rows import TRANSFORM_AH, TRANSFORM_COMP, TRANSFORM_ESP
 from uxfrm.tables.states import State
 
 _BUNDLES_START = 64
-_SIZES = [int(Outcome.OUT_TOO_BIG), int(Outcome.OUT_FRAGMENTED)]
+_SIZES = [int(Outcome.OUT_TOO_BIG), int(Outcome.OUT_FRAGMENTED), int(Outcome.OUT_IPTFS_TOO_BIG)]
 _DEFAULT_MTU = 1500
 
 
@@ -63,16 +63,18 @@ class Bundles:
         row[runs.HEAD] = sum(satable.header_bytes(state) for state in states)
         row[runs.TAIL] = sum(satable.trailer_bytes(state) for state in states)
         row[runs.PATH] = limit = path_mtu
+        # IP-TFS cuts for a usual path where nobody knows the path.
+        if not limit and any(state.config.mode == Mode.IPTFS for state in states):
+            limit = _DEFAULT_MTU
         for depth in range(len(states) - 1, -1, -1):
             state = states[depth]
             row[runs.ROW + depth] = state.row
             row[runs.GENID + depth] = state.genid
             row[runs.DYING + depth] = state.dying
-            iptfs = state.config.mode == Mode.IPTFS
-            if limit or state.record["tfcpad"] or iptfs:
+            if limit or state.record["tfcpad"]:
                 limit = satable.mtu(state, limit or _DEFAULT_MTU)
                 row[runs.MTU + depth] = limit
-            if iptfs:
+            if state.config.mode == Mode.IPTFS:
                 limit = satable.inner_mtu(state, limit)
 
 
