@@ -1,6 +1,6 @@
 """Both ends of an IP-TFS tunnel, and ESP with AGGFRAG payloads made and opened without uxfrm.
 
-What seals and opens here is pyca/cryptography's AES-GCM after RFC 4106; payloads are bytes after RFC 9347 6.1.
+What seals and opens here is pyca/cryptography's AES-GCM after RFC 4106; payloads are made after RFC 9347 6.1.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ def counted(namespace: Namespace) -> dict[str, int]:
 
 
 def in_pieces(packets: Iterable[bytes], size: int) -> list[bytes]:
-    """Payloads of `size` bytes that carry packets back to back, each cut wherever a payload ends (RFC 9347 2.2).
+    """Payloads of `size` bytes that carry packets back to back, cut wherever a payload ends (RFC 9347 2.2).
 
     The last one is filled with padding.
     """

@@ -9,7 +9,18 @@ from __future__ import annotations
 import pytest
 
 from aggfrag import (
-    NOW, arrived, chosen, counted, end, header, in_pieces, ipv4, ipv6, outcomes, receive, sealed,
+    NOW,
+    arrived,
+    chosen,
+    counted,
+    end,
+    header,
+    in_pieces,
+    ipv4,
+    ipv6,
+    outcomes,
+    receive,
+    sealed,
 )  # fmt: skip
 from uxfrm.datapath.batch import Batch
 from uxfrm.model.outcome import Outcome, Verdict

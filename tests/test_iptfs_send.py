@@ -11,7 +11,19 @@ import struct
 import pytest
 
 from aggfrag import (
-    BASIC, ENDS, NEXT, NOW, chosen, counted, end, ipv4, ipv6, opened, outcomes, receive, send,
+    BASIC,
+    ENDS,
+    NEXT,
+    NOW,
+    chosen,
+    counted,
+    end,
+    ipv4,
+    ipv6,
+    opened,
+    outcomes,
+    receive,
+    send,
 )  # fmt: skip
 from uxfrm.datapath.batch import Batch
 from uxfrm.model.outcome import Outcome, Verdict
@@ -211,7 +223,7 @@ def test_one_tunnel_in_another() -> None:
     """IP-TFS inside IP-TFS: payloads are packets of other payloads."""
     key = f"aead rfc4106(gcm(aes)) 0x{bytes(20).hex()} 128"
     more = [
-        f"ip xfrm state add src 203.0.113.1 dst 203.0.113.2 proto esp spi 0x99 reqid 2 mode iptfs dir DIR {key}",
+        "ip xfrm state add src 203.0.113.1 dst 203.0.113.2 proto esp spi 9 reqid 2 mode iptfs dir DIR " + key,
         "ip xfrm policy add src 10.0.1.0/24 dst 10.0.2.0/28 dir DIR priority 1 "
         "tmpl src 192.0.2.1 dst 192.0.2.2 proto esp reqid 1 mode iptfs "
         "tmpl src 203.0.113.1 dst 203.0.113.2 proto esp reqid 2 mode iptfs",

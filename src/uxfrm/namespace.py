@@ -227,7 +227,7 @@ class Namespace:
             self._aevents.timers.next_deadline(),
             self.path.held.timers.next_deadline(),
             self._keepalives.next_deadline(),
-            self.path.iptfs.next_deadline(),
+            self.path.iptfs.horizon(self.now),
         )
 
     def _watch(self) -> None:

@@ -69,6 +69,9 @@ MADE_COLUMNS = 5
 # `store`, in `extra`, for what is made.
 DONE, ORDER, NO_STORE, NO_EXTRA, NO_MADE = range(5)
 
+# How `take` looks at the order of payloads.
+BY_NUMBER, AS_THEY_ARE, UNTIMED = 0, 1, 2
+
 # What the drop timer of a state is to do: (bits of) start, unless it runs; stop.
 START, STOP = 1, 2
 
@@ -293,8 +296,8 @@ def take(
 ) -> tuple[int, int, int, int]:
     """Take apart the payloads among active[start:count] that state after state came in their order.
 
-    With `ordered` all are: the reorder window has let them out. Returns (why it stopped, where, bytes of
-    `extra` used, number of what is made). `found` is scratch.
+    With `ordered` AS_THEY_ARE, the reorder window has let them out; UNTIMED, nobody waits for what is missing.
+    Returns (why it stopped, where, bytes of `extra` used, number of what is made). `found` is scratch.
     """
     for k in range(start, count):
         i = active[k]
@@ -323,7 +326,7 @@ def take(
         if not ordered and x["window"]:
             x["wanted"] = seq + 1
         p["outcome"] = outcome
-        if timer:
+        if timer and ordered != UNTIMED:
             keep_time(sides, slot, timer, now)
     return DONE, count, used, number
 

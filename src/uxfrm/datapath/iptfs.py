@@ -164,6 +164,15 @@ class IpTfs:
         soonest = float(self._dues().min())
         return None if soonest == NEVER else soonest
 
+    def horizon(self, now: float) -> float | None:
+        """When a timer may run out that does not run yet, or the next does."""
+        if not self.states:
+            return None
+        delays = [float(self.sides[slot]["delay"]) for slot in self.states]
+        soonest = now + min(delays)
+        running = self.next_deadline()
+        return soonest if running is None else min(running, soonest)
+
     def due(self, now: float) -> list[int]:
         """The slots whose timers have run out, soonest first; the timers do not run any more."""
         if not self.states:

@@ -32,12 +32,12 @@ class _Taking:
         self.batch = batch
         self.used = self.number = 0
 
-    def run(self, active: Int64s, start: int, count: int, ordered: bool) -> int:
+    def run(self, active: Int64s, start: int, count: int, ordered: int) -> int:
         """Take active[start:count] apart; return where it stopped before a payload that is out of order."""
         context, batch, iptfs = self.context, self.batch, self.context.iptfs
         while True:
             why, start, self.used, self.number = aggfrag.take(
-                context.states.rows, batch.data, batch.packets, active, start, count, int(ordered),
+                context.states.rows, batch.data, batch.packets, active, start, count, ordered,
                 iptfs.sides, context.now, iptfs.store, iptfs.extra, self.used, iptfs.made, self.number,
                 context.found,
             )  # fmt: skip
@@ -54,12 +54,12 @@ class _Taking:
 
 
 def take_apart(
-    context: Context, batch: Batch, active: Int64s, count: int, agains: int, ordered: bool = False
+    context: Context, batch: Batch, active: Int64s, count: int, agains: int, ordered: int = aggfrag.BY_NUMBER
 ) -> int:
     """Take the payloads among active[:count] apart; the inner packets stand behind the others of the batch.
 
-    Those that carry IPsec join context.again[:agains]; returns how many they are then. `ordered`: the reorder
-    window has let the payloads out.
+    Those that carry IPsec join context.again[:agains]; returns how many they are then. `ordered` as
+    aggfrag.take has it.
     """
     taking, at = _Taking(context, batch), 0
     while (at := taking.run(active, at, count, ordered)) < count:
@@ -104,7 +104,7 @@ def _reorder(taking: _Taking, i: int) -> None:
     if distance < 0:
         packet["outcome"] = Outcome.IN_IPTFS_LATE
     elif distance == 0:
-        taking.run(np.array([i], np.int64), 0, 1, True)
+        taking.run(np.array([i], np.int64), 0, 1, aggfrag.AS_THEY_ARE)
         x["wanted"] += 1
         ready = _flush(x, window)
     elif distance <= width:
@@ -174,7 +174,7 @@ def _let_out(taking: _Taking, i: int, ready: list[Kept]) -> None:
     indices = put(batch, ready, int(origin["time"]))
     batch.packets["origin"][indices] = batch.packets[i]["origin"]
     taking.context.grow(len(batch))
-    taking.run(indices, 0, len(indices), True)
+    taking.run(indices, 0, len(indices), aggfrag.AS_THEY_ARE)
 
 
 def put(batch: Batch, kept: list[Kept], time_s: int) -> Int64s:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from uxfrm.datapath import input as layer
 from uxfrm.datapath import ipcomp, iptfs_input, pathmtu, policycheck, udp
+from uxfrm.datapath.aggfrag import AS_THEY_ARE
 from uxfrm.datapath.batch import Batch, Int64s
 from uxfrm.datapath.carriers import ESPINTCP, ESPINUDP
 from uxfrm.datapath.companions import enlist
@@ -55,7 +56,7 @@ def let_in(context: Context, slot: int) -> list[Batch]:
     context.start(batch)
     context.found[layer.FRAGMENTS] = 0
     first = context.every[:count].copy()
-    agains = iptfs_input.take_apart(context, batch, first, count, 0, ordered=True)
+    agains = iptfs_input.take_apart(context, batch, first, count, 0, AS_THEY_ARE)
     context.active, context.again = context.again, context.active
     if context.found[layer.FRAGMENTS]:
         agains = collect(context, batch, context.active, agains, NO_PORTS)
