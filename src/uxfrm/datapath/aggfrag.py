@@ -296,7 +296,7 @@ def take(
 ) -> tuple[int, int, int, int]:
     """Take apart the payloads among active[start:count] that state after state came in their order.
 
-    With `ordered` AS_THEY_ARE, the reorder window has let them out; UNTIMED, nobody waits for what is missing.
+    With `ordered` AS_THEY_ARE the reorder window has let them out; UNTIMED, nobody waits for anything.
     Returns (why it stopped, where, bytes of `extra` used, number of what is made). `found` is scratch.
     """
     for k in range(start, count):
