@@ -100,6 +100,8 @@ class Gateway:
         """Hand on what the namespace had kept and keeps no longer."""
         for batch in self.namespace.released():
             self._hand_out(batch)
+        for batch in self.namespace.arrived():
+            self._hand_in(batch)
 
     def _decide(self, batch: Batch, way: Way) -> bool:
         """Put a batch through the path; False when that failed."""

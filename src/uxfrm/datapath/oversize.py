@@ -91,6 +91,12 @@ def _refused_by_interfaces(bundles: Int64s, packets: Any) -> Sized:
     return found
 
 
+def refused_by_iptfs(batch: Batch) -> list[tuple[int, int]]:
+    """The packets that IP-TFS would have had to cut and must not, with the most it takes."""
+    those = np.flatnonzero(batch.packets["outcome"] == Outcome.OUT_IPTFS_TOO_BIG)
+    return [(int(i), int(batch.packets[i]["mtu"])) for i in those]
+
+
 def _may_divide(context: Context, batch: Batch, i: int) -> bool:
     """True for the host's own IPv6 packets into a tunnel. What TCP sends is never fragmented."""
     packet = batch.packets[i]
