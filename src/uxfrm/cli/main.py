@@ -12,6 +12,8 @@ COMMANDS = {
     "replay": "Explain a capture: what Linux did with every packet, and why.",
     "run": "Start a program with its IPsec (NETLINK_XFRM) served by uxfrm.",
     "daemon": "Keep the tables that programs under `uxfrm run` share.",
+    "up": "Bring up a host's IPsec from one file: attachments, policies, states.",
+    "down": "End it, and let traffic go as without it.",
     "state": "`ip xfrm state` on a daemon's tables, or the kernel's.",
     "policy": "`ip xfrm policy` likewise.",
     "monitor": "`ip xfrm monitor` likewise.",
