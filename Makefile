@@ -18,12 +18,13 @@ export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 
 # What the demo needs, and what the tests need besides.
 PACKAGES := libipsec-mb1 libnettle8 libssl3
-TEST_PACKAGES := systemd iproute2 iputils-ping iperf3 curl nftables tshark wireshark-common tcpdump kmod util-linux gcc libc6-dev binutils procps \
+TEST_PACKAGES := systemd iproute2 iputils-ping iperf3 curl iptables nftables tshark wireshark-common tcpdump kmod util-linux gcc libc6-dev binutils procps \
+    make flex bison bc xz-utils \
     strongswan-charon strongswan-swanctl libstrongswan-standard-plugins \
     libldns3 libevent-core-2.1-7 libevent-pthreads-2.1-7 libunbound8 libcurl3-nss libnss3-tools \
     libldap-2.5-0 libcap-ng0 libaudit1 libpam0g libselinux1 libsystemd0
 
-.PHONY: help demo test bench clean lint packages test-packages
+.PHONY: help demo test bench clean lint packages test-packages test-kernel
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -50,7 +51,12 @@ lint: $(STAMP)
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-test: test-packages $(STAMP) lint
+# Linux 6.12 as a program, built once and kept in the user's cache: 5 minutes.
+test-kernel: test-packages $(STAMP)
+	@echo "==> Linux 6.12 for the tests"
+	@PYTHONPATH=tests $(BIN)/python -m linux.build
+
+test: test-packages $(STAMP) lint test-kernel
 	@echo "==> tests: compiled, every engine"
 	@$(BIN)/pytest
 	@echo "==> tests: compiled, without libipsec-mb"

@@ -18,8 +18,10 @@ from uxfrm.datapath.context import Context
 from uxfrm.datapath.crypto.keyring import Keyring
 from uxfrm.datapath.inspect import inspect
 from uxfrm.datapath.limits import NOTICE_AEVENT, NOTICE_HARD, NOTICE_MAPPING, NOTICE_SOFT
+from uxfrm.datapath.reassemble import expire
 from uxfrm.datapath.receive import receive
 from uxfrm.datapath.send import Bundles, give_up, release, send
+from uxfrm.datapath.streams import RECEIVE_BYTES, SEND_BYTES, Ends, Stream
 from uxfrm.lifecycle.acquire import Acquires
 from uxfrm.lifecycle.aevents import Aevents
 from uxfrm.lifecycle.database import StateDatabase
@@ -64,7 +66,7 @@ from uxfrm.model.lifetime import LifetimeCurrent
 from uxfrm.model.migrate import Migration
 from uxfrm.model.policy import OFFLOAD_PACKET, PolicyConfig, PolicyType
 from uxfrm.model.selector import Selector
-from uxfrm.model.state import StateConfig
+from uxfrm.model.state import ENCAP_ESPINTCP, ENCAP_ESPINUDP, StateConfig
 from uxfrm.model.statistics import EventFigures, Statistics, TimerFigures
 from uxfrm.model.sysctl import Sysctls
 from uxfrm.model.template import Template
@@ -123,16 +125,38 @@ class Namespace:
         send(self.path, self._bundles, batch)
 
     def released(self) -> list[Batch]:
-        """Take what became, since the last call, of packets that `output` had held, and NAT keepalives.
+        """Take what is to leave since the last call: of packets that `output` held, keepalives, ICMP errors.
 
-        Those whose outcome's verdict is SENT or CLEAR are to be sent.
+        Those whose outcome's verdict is SENT, CLEAR or RETURNED are to be sent.
         """
         released, self._released = self._released, []
+        if self.path.answers:
+            released.append(Batch.pack(list(self.path.answers), self.now_s))
+            self.path.answers.clear()
+            self.output(released[-1])
         return released
 
     def inspect(self, batch: Batch) -> None:
         """Open packets that this host sent, touching neither counters nor windows; see datapath.inspect."""
         inspect(self.path, batch)
+
+    # -- ESP in TCP
+
+    def open_stream(
+        self, ends: Ends, receive_bytes: int = RECEIVE_BYTES, send_bytes: int = SEND_BYTES
+    ) -> Stream:
+        """Make an established TCP connection known that carries ESP and IKE (setsockopt TCP_ULP espintcp).
+
+        States with its addresses and ports send through it. The bytes bound what waits in each direction.
+        XfrmError EEXIST, EINVAL.
+        """
+        stream = Stream(ends, receive_bytes, send_bytes)
+        self.path.streams.add(stream)
+        return stream
+
+    def close_stream(self, stream: Stream) -> None:
+        """The connection has ended. XfrmError ENOENT."""
+        self.path.streams.remove(stream)
 
     # -- time
 
@@ -159,6 +183,8 @@ class Namespace:
                 if isinstance(state.config, StateConfig)
             ]
             self._released += release(self.path, self._bundles)
+            expire(self.path, self.now)
+            self.path.mtus.expire(self.now)
         self.path.now = now_s
 
     def next_deadline(self) -> float | None:
@@ -170,6 +196,8 @@ class Namespace:
             self._aevents.timers.next_deadline(),
             self.path.held.timers.next_deadline(),
             self._keepalives.next_deadline(),
+            self.path.fragments.timers.next_deadline(),
+            self.path.mtus.timers.next_deadline(),
         )
 
     def horizon(self) -> float | None:
@@ -373,6 +401,13 @@ class Namespace:
         """`ip link add NAME type xfrm ...`, and up: XfrmError EINVAL, EEXIST, EBUSY."""
         self.devices.add(Device(ifindex, name, xfrmi=xfrmi))
 
+    def set_mtu(self, mtu: int) -> None:
+        """How large packets may be on every path, 0 where nobody knows: then nothing is too big.
+
+        `path.mtus.of_device` may tell of single ones; routers that say they carry less are believed.
+        """
+        self.path.mtus.default = mtu
+
     # -- sysctls
 
     @property
@@ -397,6 +432,7 @@ class Namespace:
         self._sad.sysctls = after
         if after.xfrm_larval_drop != before.xfrm_larval_drop:
             self.path.larval_drop = after.xfrm_larval_drop
+        self.path.configure(after)
 
     # -- counters and events
 
@@ -411,6 +447,7 @@ class Namespace:
             policies=tables_census.policies(self.policies),
             flows=census.flows(self.path, self._bundles),
             held=census.held(self.path),
+            fragments=census.fragments(self.path),
             timers=self._timers(),
             keys=census.keys(self.path),
             events=EventFigures(len(self._listeners), self._told),
@@ -468,12 +505,13 @@ class Namespace:
         self.path.without_key += one * int(x["transform"] in (TRANSFORM_COMP, TRANSFORM_IPIP))
         self.path.companions += one * int(x["transform"] == TRANSFORM_IPIP)
         self.path.authenticated += one * int(x["transform"] == TRANSFORM_AH)
+        self.path.streamed += one * int(x["encap"] == ENCAP_ESPINTCP)
 
     def _note_encapsulation(self, state: State) -> None:
         """Remember the UDP port on which this state's ESP will arrive, and whether it wants keepalives."""
         config = state.config
         self._keepalives.watch(state, self.now_s)
-        if isinstance(config, StateConfig) and config.encap is not None:
+        if isinstance(config, StateConfig) and config.encap and config.encap.type == ENCAP_ESPINUDP:
             ports = {*self.path.encap_ports.tolist(), config.encap.dport}
             self.path.encap_ports = np.array(sorted(ports), np.int64)
 

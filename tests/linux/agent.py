@@ -7,8 +7,10 @@ library is imported: the guest runs the host's Python on the host's files.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import os
+import signal
 import socket
 import struct
 import subprocess
@@ -16,7 +18,7 @@ import sys
 import termios
 import time
 import tty
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 MARK = "\x1e"
@@ -30,12 +32,15 @@ _NETLINK_XFRM, _XFRM_MSG_NEWSA, _XFRM_MSG_GETSA = 6, 16, 18
 _NLM_F_REQUEST, _NLM_F_DUMP = 1, 0x300
 _SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, _NETLINK_EXT_ACK = 270, 1, 11
 _TICK = 0.03
+_TCP_ULP = 31
+_CAPTURE = "/run/capture.pcap"
 _FRAME_TYPE = 0x88B5  # for local experiments
 
 _LAST_COMMAND, _LAST_ANSWER = "xfrm state count\n", "SAD count"
 
 sockets: dict[str, socket.socket] = {}
 batches: list[subprocess.Popen[str]] = []
+captures: list[subprocess.Popen[str]] = []
 
 
 def run(argv: list[str], stdin: str = "") -> list[Any]:
@@ -68,16 +73,93 @@ def udp_open(name: str, address: str, port: int) -> None:
     sockets[name] = made
 
 
+def bypass(made: socket.socket) -> None:
+    """Let no policy concern a socket, as IKE daemons do with theirs."""
+    level, option = (0, 17) if made.family == socket.AF_INET else (41, 35)
+    for direction in (0, 1):
+        policy = bytearray(168)
+        struct.pack_into("=H", policy, 40, made.family)
+        struct.pack_into("=B", policy, 160, direction)
+        made.setsockopt(level, option, bytes(policy))
+
+
 def udp_encap(name: str) -> None:
     """Let a socket take ESP in UDP out, and bypass policies as IKE daemons' sockets do."""
     made = sockets[name]
     made.setsockopt(socket.IPPROTO_UDP, 100, 2)  # UDP_ENCAP, UDP_ENCAP_ESPINUDP
-    level, option = (0, 17) if made.family == socket.AF_INET else (41, 35)
-    for direction in (0, 1):
-        bypass = bytearray(168)
-        struct.pack_into("=H", bypass, 40, made.family)
-        struct.pack_into("=B", bypass, 160, direction)
-        made.setsockopt(level, option, bytes(bypass))
+    bypass(made)
+
+
+@contextlib.contextmanager
+def in_netns(name: str) -> Iterator[None]:
+    """Have sockets made in another network namespace."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    with open("/proc/self/ns/net") as here, open(f"/run/netns/{name}") as there:
+        if libc.setns(there.fileno(), 0):
+            raise OSError(ctypes.get_errno(), "setns")
+        try:
+            yield
+        finally:
+            libc.setns(here.fileno(), 0)
+
+
+def tcp_connect(name: str, here: tuple[str, int], there: tuple[str, int], netns: str) -> None:
+    """Connect a socket `NAME-peer` of another namespace to one here, which gets ESP and IKE out of TCP."""
+    family = socket.AF_INET6 if ":" in here[0] else socket.AF_INET
+    tcp_close(name)
+    with socket.socket(family) as listening:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bypass(listening)
+        listening.bind(tuple(here))
+        listening.listen()
+        with in_netns(netns):
+            peer = sockets[f"{name}-peer"] = socket.socket(family)
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        peer.bind(tuple(there))
+        peer.connect(tuple(here))
+        made = sockets[name] = listening.accept()[0]
+    made.setsockopt(socket.IPPROTO_TCP, _TCP_ULP, b"espintcp")
+
+
+def tcp_close(name: str) -> None:
+    """End such a connection at once, so that its ports are free."""
+    for which in (name, f"{name}-peer"):
+        if which in sockets:
+            sockets[which].setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            udp_close(which)
+
+
+def tcp_send(name: str, data: str, wait: bool = True) -> int:
+    """Send on a connected socket; 0, or the errno it got. What is one call is one message to ESP in TCP."""
+    try:
+        if wait:
+            sockets[name].sendall(bytes.fromhex(data))
+        else:
+            sockets[name].send(bytes.fromhex(data), socket.MSG_DONTWAIT)
+    except OSError as refused:
+        return refused.errno or -1
+    return 0
+
+
+def tcp_take(name: str, count: int, timeout: float) -> str:
+    """What a socket received: `count` bytes, or what came in time; from ESP in TCP one message."""
+    got, end = b"", time.monotonic() + timeout
+    while len(got) < count:
+        sockets[name].settimeout(max(end - time.monotonic(), 0.0001))
+        try:
+            data = sockets[name].recv(count - len(got))
+        except TimeoutError:
+            break
+        if not data or not name.endswith("-peer"):
+            return (got + data).hex()
+        got += data
+    return got.hex()
+
+
+def tcp_error(name: str) -> int:
+    """The error that is pending on a socket (SO_ERROR)."""
+    return sockets[name].getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
 
 
 def xfrm_open(name: str) -> None:
@@ -114,6 +196,26 @@ def frame_open() -> None:
     made = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_FRAME_TYPE))
     made.bind(("vec0", _FRAME_TYPE))
     sockets["frame"] = made
+
+
+def capture_start(device: str) -> None:
+    """Have tcpdump take down all that passes a device: it copies frames, which Linux decrypts in place."""
+    argv = ["tcpdump", "-Z", "root", "-U", "--immediate-mode", "-i", device, "-w", _CAPTURE]
+    made = subprocess.Popen(argv, stderr=subprocess.PIPE, text=True)
+    assert made.stderr is not None
+    while "listening" not in (line := made.stderr.readline()):
+        if not line:
+            raise RuntimeError("tcpdump does not begin")
+    captures.append(made)
+
+
+def capture_stop() -> str:
+    """The capture, as a file holds it."""
+    made = captures.pop()
+    made.send_signal(signal.SIGINT)
+    made.communicate(timeout=10)
+    with open(_CAPTURE, "rb") as file:
+        return file.read().hex()
 
 
 def frame_send(frame: str) -> None:
@@ -153,6 +255,11 @@ def socket_policy(name: str, policy: str) -> None:
 def udp_mark(name: str, mark: int) -> None:
     """Have a socket's packets carry a mark."""
     sockets[name].setsockopt(socket.SOL_SOCKET, 36, mark)  # SO_MARK
+
+
+def udp_tos(name: str, tos: int) -> None:
+    """Have a socket's IPv4 packets carry a DS field."""
+    sockets[name].setsockopt(socket.IPPROTO_IP, _IP_TOS, tos)
 
 
 def udp_options(name: str, options: str, option: int = socket.IP_OPTIONS) -> None:
@@ -257,13 +364,21 @@ CALLS: dict[str, Callable[..., Any]] = {
         xfrm_ask,
         xfrm_take,
         frame_open,
+        capture_start,
+        capture_stop,
         frame_send,
         frame_take,
         sleep_into,
         sleep_until,
         socket_policy,
         udp_mark,
+        udp_tos,
         udp_options,
+        tcp_connect,
+        tcp_close,
+        tcp_send,
+        tcp_take,
+        tcp_error,
     )
 }
 

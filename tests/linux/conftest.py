@@ -1,4 +1,4 @@
-"""One guest for all tests of this folder."""
+"""One guest of each kernel for all tests of this folder."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from linux.build import built
 from linux.guest import LinuxGuest
 
 
@@ -13,6 +14,13 @@ from linux.guest import LinuxGuest
 def guest() -> Iterator[LinuxGuest]:
     """A real Linux 6.1; tests leave states and policies behind and flush before they begin."""
     with LinuxGuest() as booted:
+        yield booted
+
+
+@pytest.fixture(scope="session")
+def guest612() -> Iterator[LinuxGuest]:
+    """A real Linux 6.12, for what 6.1 has not; tests flush before they begin here too."""
+    with LinuxGuest(built()) as booted:
         yield booted
 
 

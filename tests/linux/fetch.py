@@ -11,18 +11,24 @@ from pathlib import Path
 from typing import NamedTuple
 
 
+class Modules(NamedTuple):
+    """What loads a kernel's modules, and the root that holds lib/modules."""
+
+    modprobe: Path
+    root: Path
+
+
 class Kernel(NamedTuple):
-    """Where the unpacked files are: the kernel as a program, modprobe, the root that holds lib/modules."""
+    """A kernel as a program; one without modules has all built in."""
 
     program: Path
-    modprobe: Path
-    modules: Path
+    modules: Modules | None = None
 
 
 def fetch() -> Kernel:
     """Return the kernel, downloaded when the cache has none."""
     where = unpacked("uml-6.1", ["user-mode-linux", "kmod"], _link_modules)
-    return Kernel(where / "usr/bin/linux.uml", where / "sbin/modprobe", where)
+    return Kernel(where / "usr/bin/linux.uml", Modules(where / "sbin/modprobe", where))
 
 
 def _link_modules(root: Path) -> None:
@@ -31,15 +37,20 @@ def _link_modules(root: Path) -> None:
     (root / "lib/modules").symlink_to("../usr/lib/uml/modules")
 
 
+def cache() -> Path:
+    """The folder of the user's cache that the tests' kernels are kept in."""
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "uxfrm"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
 def unpacked(name: str, packages: list[str], finish: Callable[[Path], None] | None = None) -> Path:
     """Return a folder of the cache with these packages' files, as below /; `finish` puts it right.
 
     The folder appears at once or not at all.
     """
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    where = cache / "uxfrm" / name
+    where = cache() / name
     if not where.is_dir():
-        where.parent.mkdir(parents=True, exist_ok=True)
         _unpack(where, packages, finish)
     return where
 
@@ -48,9 +59,9 @@ def _unpack(where: Path, packages: list[str], finish: Callable[[Path], None] | N
     made = Path(tempfile.mkdtemp(dir=where.parent, prefix=f"{where.name}-"))
     made.chmod(0o755)
     try:
-        _download(made, packages)
+        download(made, packages)
         for package in sorted(made.glob("*.deb")):
-            _do("dpkg", "-x", str(package), str(made), cwd=made)
+            do("dpkg", "-x", str(package), str(made), cwd=made)
             package.unlink()
         if finish is not None:
             finish(made)
@@ -63,15 +74,17 @@ def _unpack(where: Path, packages: list[str], finish: Callable[[Path], None] | N
         shutil.rmtree(made, ignore_errors=True)
 
 
-def _download(folder: Path, packages: list[str]) -> None:
+def download(folder: Path, packages: list[str]) -> None:
+    """Get packages' files into a folder, with a look at what is new where they are not known."""
     try:
-        _do("apt-get", "download", *packages, cwd=folder)
+        do("apt-get", "download", *packages, cwd=folder)
     except RuntimeError:
-        _do("apt-get", "update", cwd=folder)
-        _do("apt-get", "download", *packages, cwd=folder)
+        do("apt-get", "update", cwd=folder)
+        do("apt-get", "download", *packages, cwd=folder)
 
 
-def _do(*argv: str, cwd: Path) -> None:
+def do(*argv: str, cwd: Path) -> None:
+    """Run a command; RuntimeError with what it said where it fails."""
     done = subprocess.run(argv, cwd=cwd, capture_output=True, text=True, timeout=300, check=False)
     if done.returncode:
         raise RuntimeError(f"{' '.join(argv)}: {done.stdout}{done.stderr}")

@@ -1,4 +1,4 @@
-"""A real Linux 6.1 as a child process: user-mode Linux with one Ethernet link, driven by an agent inside.
+"""A real Linux as a child process: user-mode Linux with one Ethernet link, driven by an agent inside.
 
 The host's files are its root. Its link `vec0` is one end of a socket pair: one datagram is one frame.
 """
@@ -22,12 +22,15 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-from linux.fetch import fetch
+from linux.fetch import Kernel, fetch
 from uxfrm.netlink import Client
 
 HOST_MAC = bytes.fromhex("020000000001")
 GUEST_MAC = bytes.fromhex("020000000002")
 MARK = b"\x1e"
+
+# For local experiments; the agent has the same.
+_FRAME_KIND = b"\x88\xb5"
 
 MODULES = ("xfrm_user", "esp4", "esp6", "ah4", "ah6", "ipcomp", "ipcomp6")
 
@@ -41,6 +44,14 @@ mount -t proc none /proc
 mount -t sysfs none /sys
 mount -t tmpfs none /run
 export TMPDIR=/run
+dmesg -n 1
+{modules}
+{setup}
+{python} -I -S -u {agent}
+halt -f
+"""
+
+_LOAD = """\
 mkdir /run/bin
 cat > /run/bin/modprobe <<'END'
 #!/bin/sh
@@ -48,11 +59,7 @@ exec {modprobe} -C /dev/null -d {root} "$@"
 END
 chmod 755 /run/bin/modprobe
 echo /run/bin/modprobe > /proc/sys/kernel/modprobe
-dmesg -n 1
 /run/bin/modprobe -a {modules}
-{setup}
-{python} -I -S -u {agent}
-halt -f
 """
 
 _SETUP = """\
@@ -131,6 +138,14 @@ def _figures(message: bytes) -> Figures:
     return Figures(spi, used, packets, *stats, struct.unpack(f"={len(replay) // 4}I", replay))
 
 
+def _loading(kernel: Kernel) -> str:
+    """What the guest does to have its modules; without any, nothing."""
+    if kernel.modules is None:
+        return ""
+    modprobe, root = kernel.modules
+    return _LOAD.format(modprobe=modprobe, root=root, modules=" ".join(MODULES))
+
+
 class GuestTransport:
     """A netlink socket inside the guest, as a client's transport."""
 
@@ -164,24 +179,24 @@ class GuestTransport:
 class LinuxGuest:
     """Boots on entry, is ended and reaped on exit."""
 
-    def __init__(self, boot_timeout: float = 30.0) -> None:
-        self._boot_timeout = boot_timeout
+    def __init__(self, kernel: Kernel | None = None, boot_timeout: float = 30.0) -> None:
+        """Of this kernel, or Linux 6.1."""
+        self._kernel, self._boot_timeout = kernel, boot_timeout
         self._process: subprocess.Popen[bytes] | None = None
         self._buffer = b""
         self._console = b""
         self._number = 0
+        self._frames = False
 
     def __enter__(self) -> Self:
-        kernel = fetch()
+        kernel = self._kernel or fetch()
         self._folder = Path(tempfile.mkdtemp(prefix="uxfrm-guest-"))
         self._link, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         for end in (self._link, other):
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
         init = self._folder / "init"
         text = _INIT.format(
-            modprobe=kernel.modprobe,
-            root=kernel.modules,
-            modules=" ".join(MODULES),
+            modules=_loading(kernel),
             setup=_SETUP,
             python=os.path.realpath(sys.executable),
             agent=Path(__file__).with_name("agent.py"),
@@ -363,6 +378,27 @@ class LinuxGuest:
         while len(taken) < count and (packet := self.receive_ip(timeout)) is not None:
             taken.append(packet)
         return taken
+
+    def settled(self) -> list[bytes]:
+        """The unicast IP packets that the guest has sent, once it is done with all that was sent to it.
+
+        A frame in each direction tells: they come in their order.
+        """
+        if not self._frames:
+            self.call("frame_open")
+            self._frames = True
+        frame = _FRAME_KIND + b"settled?".ljust(46)
+        self.send(GUEST_MAC + HOST_MAC + frame)
+        assert self.call("frame_take", 10.0)
+        self.call("frame_send", (HOST_MAC + GUEST_MAC + frame).hex())
+        found = []
+        end = time.monotonic() + 10
+        while (sent := self.receive(end - time.monotonic())) is not None:
+            if sent[12:14] == _FRAME_KIND:
+                return found
+            if sent[:6] == HOST_MAC:
+                found.append(sent[14:])
+        raise GuestError("the guest does not come to an end with what it sends")
 
     def drain(self) -> None:
         """Throw away frames that nobody asked for."""

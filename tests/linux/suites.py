@@ -147,3 +147,19 @@ def _authenticated() -> list[Case]:
 
 # What is sent to the guest; `reversed` makes it what the guest sends.
 MATRIX = _matrix()
+
+SM3 = ("hmac(sm3)", 32)
+_SM4 = cipher("cbc(sm4)", 16)
+SM_SUITES = [
+    with_auth(_SM4, *SM3),
+    with_auth(_SM4, *SM3, 128),
+    with_auth(_SM4, "hmac(sha256)", 32, 128),
+    _SM4,
+    with_auth(_AES, *SM3),
+    with_auth(AH, *SM3),
+    with_auth(AH, *SM3, 96),
+]
+
+# The same for Linux 6.12: what 6.1 has not.
+MATRIX_612 = [Case(suite, shape) for suite in SM_SUITES for shape in SHAPES]
+MATRIX_612 += [Case(suite, shape, esn=True) for suite in (SM_SUITES[0], SM_SUITES[5]) for shape in SHAPES]

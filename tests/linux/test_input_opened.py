@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from linux.guest import LinuxGuest, Sending
-from linux.suites import MATRIX, PAYLOADS
+from linux.suites import MATRIX, MATRIX_612, PAYLOADS
 from linux.twin import Case, counters, figures, outcomes, packets, prepare, read_datagram, sent_by
 from uxfrm.datapath.batch import Batch
 from uxfrm.model.outcome import Outcome
@@ -15,6 +15,15 @@ pytestmark = pytest.mark.linux
 
 @pytest.mark.parametrize("case", [case.reversed() for case in MATRIX], ids=lambda case: case.name)
 def test_uxfrm_opens_what_linux_seals(guest: LinuxGuest, case: Case) -> None:
+    opens(guest, case)
+
+
+@pytest.mark.parametrize("case", [case.reversed() for case in MATRIX_612], ids=lambda case: case.name)
+def test_uxfrm_opens_what_linux_6_12_seals(guest612: LinuxGuest, case: Case) -> None:
+    opens(guest612, case)
+
+
+def opens(guest: LinuxGuest, case: Case) -> None:
     before = prepare(guest, case)
     wire, errors = sent_by(guest, case, list(map(Sending, PAYLOADS)))
     assert errors == [0] * len(PAYLOADS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from linux.guest import LinuxGuest
-from linux.suites import GCM, MATRIX, PAYLOADS
+from linux.suites import GCM, MATRIX, MATRIX_612, PAYLOADS
 from linux.twin import TRANSPORT4, Case, delivered_by, figures, ip_usage, outcomes, packets, prepare
 from uxfrm.datapath.batch import Batch
 from uxfrm.model.outcome import Outcome
@@ -15,6 +15,15 @@ pytestmark = pytest.mark.linux
 
 @pytest.mark.parametrize("case", MATRIX, ids=lambda case: case.name)
 def test_linux_opens_what_uxfrm_seals(guest: LinuxGuest, case: Case) -> None:
+    opens(guest, case)
+
+
+@pytest.mark.parametrize("case", MATRIX_612, ids=lambda case: case.name)
+def test_linux_6_12_opens_what_uxfrm_seals(guest612: LinuxGuest, case: Case) -> None:
+    opens(guest612, case)
+
+
+def opens(guest: LinuxGuest, case: Case) -> None:
     before = prepare(guest, case)
     namespace = case.namespace()
     batch = Batch.pack([case.shape.datagram(payload) for payload in PAYLOADS])

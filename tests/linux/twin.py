@@ -34,6 +34,8 @@ from uxfrm.model.state import (
     ALIGN4,
     DECAP_DSCP,
     DONT_ENCAP_DSCP,
+    ENCAP_ESPINTCP,
+    ENCAP_ESPINUDP,
     ESN,
     LEGACY_WINDOW_MAX,
     NOECN,
@@ -84,6 +86,8 @@ class Suite:
 
 
 _PROTOCOLS = {PROTO_AH: "ah", PROTO_COMP: "comp", PROTO_ESP: "esp"}
+
+_ENCAPS = {ENCAP_ESPINUDP: "espinudp", ENCAP_ESPINTCP: "espintcp"}
 
 DEFLATE = Suite("deflate", "comp deflate", comp=algo.comp("deflate"))
 
@@ -230,7 +234,8 @@ class Case:
         words = [self.shape.name, self.suite.name, *self._flag_words, *self._extra_words]
         words += [f"window-{self.window}"] if self.window else []
         words += [f"from-{self.start:#x}"] if self.start else []
-        words += [f"udp-{self.encap.sport}-{self.encap.dport}"] if self.encap else []
+        if self.encap:
+            words.append(f"{_ENCAPS[self.encap.type]}-{self.encap.sport}-{self.encap.dport}")
         return "-".join(words) + "".join(f"-in-{layer.name}" for layer in self.around)
 
     def reversed(self) -> Case:
@@ -267,7 +272,10 @@ class Case:
         source, target = self.shape.inner_ends
         selector = f"sel src {source} dst {target}" if self._selects else ""
         unspecified = "0.0.0.0" if self.shape.outer == 4 else "::"
-        encap = f"encap espinudp {self.encap[1]} {self.encap[2]} {unspecified}" if self.encap else ""
+        encap = ""
+        if self.encap:
+            kind = _ENCAPS[self.encap.type]
+            encap = f"encap {kind} {self.encap.sport} {self.encap.dport} {unspecified}"
         return (
             f"xfrm state add {self._ends_words()} spi {self._spi:#x} reqid {self._reqid} "
             f"mode {self.shape.mode.name.lower()} {numbers} "

@@ -7,7 +7,7 @@ import struct
 from io import BytesIO
 
 import pytest
-from scapy.layers.inet import IP, UDP
+from scapy.layers.inet import IP, UDP, fragment
 from scapy.layers.l2 import ARP, Ether
 from scapy.packet import Packet, Raw
 
@@ -142,3 +142,37 @@ def test_addresses_tell_directions_where_links_do_not() -> None:
     player = Host(host(Direction.IN), None, frozenset({B}))
     found = play(player, (1, Ether(src=OTHER, dst=THEIRS) / IP(packets[0])))
     assert [(r.direction, r.outcome) for r in found] == [("in", "delivered")]
+
+
+def cut(packet: bytes) -> list[bytes]:
+    return [bytes(piece) for piece in fragment(IP(packet), 40)]
+
+
+def test_fragments_of_a_received_packet_are_put_together() -> None:
+    """Also where the capture does not tell whose addresses they are; the last one tells of the packet."""
+    pieces = cut(wire(1)[0])
+    frames = [(number, to_us(piece)) for number, piece in enumerate(pieces, 101)]
+    for player in (Host(host(Direction.IN), MAC), Host(host(Direction.IN), MAC, frozenset({B}))):
+        found = play(player, *frames)
+        assert [r.outcome for r in found] == ["held"] * (len(pieces) - 1) + ["delivered"]
+        assert [r.spi for r in found] == [None] * (len(pieces) - 1) + [1]
+        assert found[-1].inner == PLAIN
+
+
+def test_fragments_too_late_are_not_put_together() -> None:
+    first, *rest = cut(wire(1)[0])
+    frames = [(101, to_us(first)), *((131, to_us(piece)) for piece in rest)]
+    found = play(Host(host(Direction.IN), MAC), *frames)
+    assert [r.outcome for r in found] == ["held"] * (1 + len(rest))
+
+
+def test_fragments_of_a_sent_packet_are_put_together() -> None:
+    pieces = cut(wire(1)[0])
+    frames = [
+        (number, bytes(Ether(src=OURS, dst=THEIRS, type=0x800)) + piece)
+        for number, piece in enumerate(pieces, 101)
+    ]
+    found = play(Host(host(Direction.OUT), MAC), *frames)
+    assert [r.outcome for r in found] == ["sent"] * len(pieces)
+    assert [r.inner for r in found] == [None] * (len(pieces) - 1) + [PLAIN]
+    assert "protected as the policy asks" in found[-1].reason

@@ -15,8 +15,8 @@ import numpy as np
 from numba import int64
 
 from uxfrm.compiled import compiled
-from uxfrm.datapath import udp
 from uxfrm.datapath.batch import DATA, I64S, JOBS, PACKETS, Batch, Bytes, Int64s
+from uxfrm.datapath.carriers import named as named_by
 from uxfrm.datapath.crypto import batch as crypto
 from uxfrm.datapath.crypto.keyring import Keyring
 from uxfrm.datapath.esp import COLUMNS, KEY, LENGTH, RESULT, SEQ_HI, SPARE, TEXT, job
@@ -109,7 +109,7 @@ def named(rows: Any, packets: Any, i: int) -> int:
         x = rows[p["path"][depth]]
         if x["mode"] != TRANSPORT:
             break
-        proto = udp.PROTO if x["encap"] else int64(x["proto"])
+        proto = named_by(x["encap"]) if x["encap"] else int64(x["proto"])
     return int(proto)
 
 

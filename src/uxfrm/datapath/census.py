@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from uxfrm.datapath.context import Context
 from uxfrm.datapath.send import Bundles
-from uxfrm.model.statistics import FlowFigures, HeldFigures, KeyFigures, MemoryFigures
+from uxfrm.model.statistics import FlowFigures, FragmentFigures, HeldFigures, KeyFigures, MemoryFigures
 
 
 def flows(path: Context, bundles: Bundles) -> FlowFigures:
@@ -24,6 +24,14 @@ def held(path: Context) -> HeldFigures:
     """Packets that wait for states."""
     found = path.held
     return HeldFigures(len(found), found.bytes, len(found.queues), found.given_up)
+
+
+def fragments(path: Context) -> FragmentFigures:
+    """Packets that are not whole yet."""
+    kept = path.fragments
+    sums = kept.figures
+    waiting = sum(kept.bytes.values())
+    return FragmentFigures(len(kept), waiting, sums.required, sums.completed, sums.failed, sums.timed_out)
 
 
 def keys(path: Context) -> KeyFigures:

@@ -13,11 +13,16 @@ from uxfrm.datapath.ah import Authenticator
 from uxfrm.datapath.batch import Batch, Int64s, count_outcomes
 from uxfrm.datapath.crypto.keyring import Keyring
 from uxfrm.datapath.flowtable import KEY_COLUMNS, FlowTable
+from uxfrm.datapath.fragments import Fragments
 from uxfrm.datapath.held import Held
+from uxfrm.datapath.icmp import Allowance
+from uxfrm.datapath.pathmtu import PathMtus
 from uxfrm.datapath.resolve import Acquire, nobody_asked
+from uxfrm.datapath.streams import Streams
 from uxfrm.model.address import Address
 from uxfrm.model.flow import Flow
 from uxfrm.model.outcome import Counter, Outcome
+from uxfrm.model.sysctl import Sysctls
 from uxfrm.model.template import MAX_DEPTH
 from uxfrm.tables.devices import DeviceTable
 from uxfrm.tables.policies import Policy, PolicyTable
@@ -27,6 +32,7 @@ from uxfrm.tables.states import State, StateTable
 _SLOTS_START = 64
 _DETAILS_MAX = 65536
 _GONE_MAX = 4096
+_ANSWERS_MAX = 4096
 
 
 class Context:
@@ -59,11 +65,19 @@ class Context:
         self.device_of: Callable[[Address], int | None] = lambda _: None
         self.acquire: Acquire = nobody_asked
         self.devices = DeviceTable(self.forget)
-        self.path_mtu = 0
+        self.mtus = PathMtus(self.forget)
+        self._no_pmtu_disc = 0
+        self._identification = 0
         self.monitored = 0
         self.mapped = 0
         self.now = 0.0
         self.held = Held()
+        # Fragments for this host, and those of packets that it sent, which are only looked at.
+        self.fragments = Fragments()
+        self.sent_fragments = Fragments()
+        # ICMP errors about fragments, that are to be sent.
+        self.answers: deque[bytes] = deque(maxlen=_ANSWERS_MAX)
+        self.icmp_allowance = Allowance()
         self.sockets = Sockets()
         self._larval_drop = 1
         self.random_ivs = 0
@@ -74,6 +88,9 @@ class Context:
         self.authenticated = 0
         self.authenticator = Authenticator()
         self.encap_ports: Int64s = np.zeros(0, np.int64)
+        # States whose ESP goes into TCP streams, and the streams.
+        self.streamed = 0
+        self.streams = Streams()
         self.totals: Int64s = np.zeros(len(Outcome), np.int64)
         self.run = 0
         self.used: Int64s = np.zeros(_SLOTS_START, np.int64)
@@ -95,12 +112,21 @@ class Context:
         self.jobs: Int64s = np.zeros((count + 1, esp.COLUMNS), np.int64)
         self.notices: Int64s = np.zeros((count * MAX_DEPTH * 2 + 1, 2), np.int64)
         self.key: Int64s = np.zeros(KEY_COLUMNS, np.int64)
-        self.found: Int64s = np.zeros(6, np.int64)
+        self.found: Int64s = np.zeros(7, np.int64)
+
+    def fit(self, batch: Batch) -> None:
+        """Make the scratch arrays big enough for a batch, should it have grown."""
+        if len(batch) > self.active.shape[0]:
+            self.resize(len(batch))
+
+    def identification(self) -> int:
+        """The next identification of an IPv6 packet in fragments; where they begin is random."""
+        self._identification = (self._identification or int.from_bytes(self.randbytes(4))) + 1 & 0xFFFFFFFF
+        return self._identification
 
     def start(self, batch: Batch) -> None:
         """Prepare for a batch; what flows have left behind is trimmed here."""
-        if len(batch) > self.active.shape[0]:
-            self.resize(len(batch))
+        self.fit(batch)
         if len(self._slots) > 2 * len(self.policies) + _SLOTS_START or len(self._details) > _DETAILS_MAX:
             self.forget()
         self.sockets.stamp(batch.packets)
@@ -128,6 +154,20 @@ class Context:
     def larval_drop(self, value: int) -> None:
         self._larval_drop = value
         self.forget()
+
+    def configure(self, sysctls: Sysctls) -> None:
+        """Take over the sysctls of what is around XFRM."""
+        kept = self.fragments
+        kept.high_thresh = {4: sysctls.ipfrag_high_thresh, 16: sysctls.ip6frag_high_thresh}
+        kept.time_s = {4: sysctls.ipfrag_time, 16: sysctls.ip6frag_time}
+        kept.max_dist = sysctls.ipfrag_max_dist
+        self._no_pmtu_disc = sysctls.ip_no_pmtu_disc
+
+    def believed_mtu(self, told: int) -> int | None:
+        """What net.ipv4.ip_no_pmtu_disc makes of an IPv4 MTU; None where it does not count (icmp_unreach)."""
+        if self._no_pmtu_disc in (2, 3):
+            return None
+        return 0 if self._no_pmtu_disc else told
 
     # -- policies by slot
 

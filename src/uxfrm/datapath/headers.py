@@ -93,6 +93,9 @@ def _parse6(data: Bytes, packets: Any, i: int) -> int:
             if read16(data, nexthdr + 2) & 0xFFF9:
                 p["fragment"] = 1
             header += 8
+            if read16(data, nexthdr + 2) & 0xFFF8:
+                # What follows is from the middle of the packet.
+                break
         else:
             header += (int(data[at + header + 1]) + 1) * 8
     if header > total:

@@ -15,8 +15,9 @@ import numba
 from numba import int64
 
 from uxfrm.compiled import compiled
-from uxfrm.datapath import ah, esp, ipcomp, udp
+from uxfrm.datapath import ah, esp, espintcp, ipcomp, udp
 from uxfrm.datapath.batch import DATA, I64S, JOBS, PACKETS, Bytes, Int64s
+from uxfrm.datapath.carriers import ESPINTCP
 from uxfrm.datapath.headers import parse
 from uxfrm.datapath.limits import (
     NOTICE_AEVENT,
@@ -59,31 +60,45 @@ _ICV = int(Outcome.IN_ICV)
 _INSIDE = int(Outcome.IN_AH_INSIDE)
 _ESP_LENGTH = int(Outcome.IN_ESP_LENGTH)
 _UNSUPPORTED_MODE = int(Outcome.UNSUPPORTED_MODE)
-_UNSUPPORTED_FRAGMENT = int(Outcome.UNSUPPORTED_FRAGMENT)
 
 _ESP, _AH, _COMP, _IPIP, _IPV6 = 50, 51, 108, 4, 41
+_ICMP, _ICMPV6 = 1, 58
 _VALID, _LARVAL = 1, 2
 _DIR_OUT = 2
 
+# Where `commit` counts, in `found`, the fragments that it uncovered.
+FRAGMENTS = 6
 
-@compiled(int64(DATA, PACKETS, I64S, I64S))
-def classify(data: Bytes, packets: Any, encap_ports: Int64s, active: Int64s) -> int:
-    """Read every packet's IP header and list those that may carry IPsec; return how many.
 
-    `encap_ports` are the destination ports of states with UDP encapsulation; what is for those is listed.
+@compiled(numba.types.UniTuple(int64, 3)(DATA, PACKETS, I64S, I64S))
+def classify(data: Bytes, packets: Any, encap_ports: Int64s, active: Int64s) -> tuple[int, int, int]:
+    """Read every packet's IP header, list those that may carry IPsec.
+
+    Returns how many they are, how many fragments there are, and how many ICMP messages.
+
+    `encap_ports` are the destination ports of states with UDP encapsulation; what is for those is listed,
+    fragments are not. Messages of TCP streams come with their `encap`.
     """
-    count = 0
+    count = fragments = messages = 0
     for i in range(packets.shape[0]):
         p = packets[i]
         p["policy"] = -1
-        p["encap"] = 0
         p["origin"] = i
+        if p["encap"] == ESPINTCP:
+            p["outcome"] = espintcp.take_in(data, packets, i)
+            if not p["outcome"]:
+                active[count] = i
+                count += 1
+            continue
+        p["encap"] = 0
         p["outcome"] = parse(data, packets, i)
         if p["outcome"]:
             continue
         proto = p["proto"]
         p["wire_proto"] = proto
-        if proto in (_ESP, _AH, _COMP):
+        if p["fragment"]:
+            fragments += 1
+        elif proto in (_ESP, _AH, _COMP):
             active[count] = i
             count += 1
         elif proto == udp.PROTO and encap_ports.shape[0]:
@@ -91,12 +106,9 @@ def classify(data: Bytes, packets: Any, encap_ports: Int64s, active: Int64s) -> 
             if p["encap"]:
                 active[count] = i
                 count += 1
-    return count
-
-
-@compiled(int64(PACKETS, int64))
-def unsupported(packets: Any, i: int) -> int:
-    return _UNSUPPORTED_FRAGMENT if packets[i]["fragment"] else _PENDING
+        elif proto in (_ICMP, _ICMPV6):
+            messages += 1
+    return count, fragments, messages
 
 
 @compiled(numba.boolean(DATA, PACKETS, int64))
@@ -263,9 +275,6 @@ def begin(
         i = active[k]
         p = packets[i]
         p["job"] = -1
-        p["outcome"] = unsupported(packets, i)
-        if p["outcome"]:
-            continue
         if not read_header(data, packets, i):
             p["outcome"] = _SHORT
             continue
@@ -388,7 +397,8 @@ def commit(
 
     Packets that carry IPsec again are appended to `again`; `notices` gets rows to attend to. It stops behind
     a packet at a state's limit and, where aevents (1) or mappings (2) are `monitored`, behind one that causes
-    one. Returns (where it stopped, agains, number of notices). `found` is scratch.
+    one. Returns (where it stopped, agains, number of notices). `found` is scratch, but for the count of
+    fragments.
     """
     noted = 0
     for k in range(start, stop):
@@ -409,7 +419,9 @@ def commit(
         if not p["outcome"]:
             p["outcome"] = remove(rows, data, packets, i, row, found)
             p["encap"] = 0
-            if not p["outcome"] and p["proto"] in (_ESP, _AH, _COMP):
+            if not p["outcome"] and p["fragment"]:
+                found[FRAGMENTS] += 1
+            elif not p["outcome"] and p["proto"] in (_ESP, _AH, _COMP):
                 again[agains] = i
                 agains += 1
         if waits:

@@ -20,6 +20,7 @@ from uxfrm.datapath.context import Context, flow_of
 from uxfrm.datapath.crypto.batch import open_
 from uxfrm.datapath.flowtable import ANY_GENERATION, INSPECT, flow_key, look_up
 from uxfrm.datapath.modes import remove
+from uxfrm.datapath.reassemble import collect
 from uxfrm.datapath.replay import infer_high
 from uxfrm.datapath.resolve import lookup_output
 from uxfrm.model.outcome import Outcome
@@ -31,7 +32,6 @@ _DEPTH = int(Outcome.IN_DEPTH)
 _SHORT = int(Outcome.IN_HEADER_SHORT)
 _NO_STATE = int(Outcome.IN_NO_STATE)
 _UNSUPPORTED_MODE = int(Outcome.UNSUPPORTED_MODE)
-_UNSUPPORTED_ENCAP = int(Outcome.UNSUPPORTED_ENCAP)
 
 _ESP, _AH, _COMP = 50, 51, 108
 # Wide enough that any order on the wire is understood.
@@ -69,9 +69,6 @@ def _begin(
     for k in range(count):
         i = active[k]
         p = packets[i]
-        p["outcome"] = layer.unsupported(packets, i)
-        if p["outcome"]:
-            continue
         if not layer.read_header(data, packets, i):
             p["outcome"] = _SHORT
             continue
@@ -88,7 +85,7 @@ def _begin(
         p["depth"] += 1
         p["seq_hi"] = _infer(rows, packets, i, row, tops)
         if x["transform"] == TRANSFORM_UNSUPPORTED:
-            p["outcome"] = _UNSUPPORTED_ENCAP if x["encap"] else _UNSUPPORTED_MODE
+            p["outcome"] = _UNSUPPORTED_MODE
             continue
         p["outcome"] = layer.open_(rows, data, packets, i, row, jobs, made)
         if not p["outcome"]:
@@ -123,7 +120,7 @@ def _commit(
         tops[row] = max(tops[row], p["seq_hi"] << 32 | p["seq"])
         p["outcome"] = remove(rows, data, packets, i, row, found)
         p["encap"] = 0
-        if not p["outcome"] and p["proto"] in (_ESP, _AH, _COMP):
+        if not p["outcome"] and not p["fragment"] and p["proto"] in (_ESP, _AH, _COMP):
             again[agains] = i
             agains += 1
     return agains
@@ -135,7 +132,9 @@ def inspect(context: Context, batch: Batch) -> None:
     1. IP headers  2. layers  3. the policy that each inner or clear packet falls under
     """
     context.start(batch)
-    count = layer.classify(batch.data, batch.packets, context.encap_ports, context.active)
+    count, fragments, _ = layer.classify(batch.data, batch.packets, context.encap_ports, context.active)
+    if fragments:
+        count = collect(context, batch, context.active, count, context.encap_ports, sent=True)
     count = int(udp.unwrap(batch.data, batch.packets, context.active, count))
     count = enlist(context, batch, context.active, count)
     while count:

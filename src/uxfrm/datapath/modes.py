@@ -14,6 +14,7 @@ from numba import int64
 from uxfrm.compiled import compiled
 from uxfrm.datapath import beet, udp
 from uxfrm.datapath.batch import DATA, I64S, PACKETS, Bytes, Int64s
+from uxfrm.datapath.carriers import before
 from uxfrm.datapath.headers import (
     AF_INET,
     AF_INET6,
@@ -47,8 +48,7 @@ _EXTENSIONS_MAX = 8
 def remove_transport(data: Bytes, packets: Any, i: int, start: int, length: int, proto: int) -> None:
     """Move the IP headers up to the payload, and mend protocol, length and checksum."""
     p = packets[i]
-    if p["encap"]:
-        p["header"] -= udp.HEADER
+    p["header"] -= before(p["encap"])
     header = p["header"]
     shift = start - header - p["offset"]
     data[p["nexthdr"]] = proto

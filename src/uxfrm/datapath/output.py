@@ -12,8 +12,9 @@ import numba
 from numba import int64
 
 from uxfrm.compiled import compiled
-from uxfrm.datapath import ah, beet, esp, ipcomp, udp
+from uxfrm.datapath import ah, beet, esp, espintcp, ipcomp, udp
 from uxfrm.datapath.batch import DATA, I64S, JOBS, PACKETS, Bytes, Int64s
+from uxfrm.datapath.carriers import ESPINTCP, ESPINUDP, added
 from uxfrm.datapath.headers import AF_INET6, parse
 from uxfrm.datapath.limits import (
     NOTICE_AEVENT,
@@ -31,19 +32,23 @@ from uxfrm.datapath.modes import (
     transport_header,
     write_length,
 )
-from uxfrm.datapath.runs import DEPTH, GENID, MTU, ROW
+from uxfrm.datapath.runs import DEPTH, GENID, MTU, PATH, ROW
 from uxfrm.model.outcome import Outcome
 from uxfrm.tables.rows import REPLAY_ESN, ROWS, TRANSFORM_AH, TRANSFORM_COMP, TRANSFORM_ESP
 
 _SENT = int(Outcome.SENT)
+_STREAMED = int(Outcome.STREAMED)
 _INVALID = int(Outcome.OUT_STATE_INVALID)
 _EXPIRED = int(Outcome.OUT_EXPIRED)
 _OVERFLOW = int(Outcome.OUT_SEQ_OVERFLOW)
 _BEET_FRAGMENT = int(Outcome.OUT_BEET_FRAGMENT)
 _TOO_BIG = int(Outcome.OUT_TOO_BIG)
+_INTERFACE = int(Outcome.OUT_INTERFACE_TOO_BIG)
 _ROOM = int(Outcome.OUT_ROOM)
 _ENGINE = int(Outcome.OUT_ENGINE)
 _BAD = int(Outcome.OUT_IP_HEADER)
+_FRAGMENTED = int(Outcome.OUT_FRAGMENTED)
+_OUTER_TOO_BIG = int(Outcome.OUT_OUTER_TOO_BIG)
 
 _VALID = 1
 _ESP = 50
@@ -117,18 +122,24 @@ def _encapsulate(
             if p["fragment"] and p["family"] == 2:
                 return _BEET_FRAGMENT
             kept = beet.kept(packets, i)
-        # Follows: xfrm6_tunnel_check_size: what every IPv6 link carries passes.
-        limit = max(mtu, _IPV6_MIN_MTU) if p["family"] == AF_INET6 else mtu
+        # Follows: __xfrm6_output for a packet's first tunnel, xfrm6_tunnel_check_size for the others: there
+        # passes what every IPv6 link carries.
+        least = p["family"] == AF_INET6 and (mode == BEET or p["depth"] > 1)
+        limit = max(mtu, _IPV6_MIN_MTU) if least else mtu
         if mtu and p["length"] > limit and dont_fragment(data, packets, i):
-            return _TOO_BIG
+            p["mtu"] = limit
+            # States with an if_id are behind an interface, which looks first. Follows: xfrmi_xmit2.
+            return _INTERFACE if x["if_id"] and p["depth"] == 1 else _TOO_BIG
     else:
         kept = outer = transport_header(data, packets, i)
+        if mtu and p["family"] != AF_INET6 and p["length"] > mtu and dont_fragment(data, packets, i):
+            return _TOO_BIG
     transform, icv_bytes = x["transform"], int64(x["icv_bytes"])
     length = p["length"] - kept
     around = tfc = trailer = 0
     if transform == TRANSFORM_ESP:
-        around = udp.HEADER if x["encap"] else 0
-        proto = udp.PROTO if around else _ESP
+        around = added(x["encap"])
+        proto = udp.PROTO if x["encap"] == ESPINUDP else _ESP
         front = around + esp.HEADER + int64(x["iv_bytes"])
         tfc = esp.tfc_padding(rows, row, length, mtu) if x["tfcpad"] else 0
         trailer = esp.trailer(rows, row, length + tfc) + icv_bytes
@@ -173,7 +184,9 @@ def _encapsulate(
     esp.write_header(rows, data, packets, i, row, pool, at)
     esp.write_trailer(data, start + length, tfc, trailer, next_header)
     esp.seal(rows, packets, i, row, at, length + tfc + trailer, jobs, number)
-    return udp.write_header(rows, data, packets, i, row, start - front) if around else 0
+    if x["encap"] == ESPINTCP:
+        return int(espintcp.write_length(data, packets, i, start - front))
+    return int(udp.write_header(rows, data, packets, i, row, start - front)) if around else 0
 
 
 @compiled(
@@ -235,8 +248,17 @@ def begin(
     return count, made, noted
 
 
-@compiled(numba.void(JOBS, DATA, PACKETS, I64S, int64, int64, JOBS, int64))
+@compiled(int64(DATA, PACKETS, int64))
+def _oversized(data: Bytes, packets: Any, i: int) -> int:
+    """What becomes of a protected packet that is larger than its path's MTU. Follows: ip_fragment."""
+    if packets[i]["family"] != AF_INET6 and dont_fragment(data, packets, i):
+        return _OUTER_TOO_BIG
+    return _FRAGMENTED
+
+
+@compiled(numba.void(ROWS, JOBS, DATA, PACKETS, I64S, int64, int64, JOBS, int64))
 def commit(
+    rows: Any,
     bundles: Int64s,
     data: Bytes,
     packets: Any,
@@ -246,7 +268,10 @@ def commit(
     jobs: Int64s,
     depth: int,
 ) -> None:
-    """Mark the packets whose last transform is done as sent; a refused job never leaves as clear text."""
+    """Mark the packets whose last transform is done as sent; a refused job never leaves as clear text.
+
+    What goes into a TCP stream is done with the transform that says so.
+    """
     for k in range(start, stop):
         p = packets[active[k]]
         b = p["bundle"]
@@ -255,6 +280,11 @@ def commit(
         if jobs[p["job"], esp.RESULT] != 1:
             p["outcome"] = _ENGINE
             continue
+        if rows[bundles[b, ROW + depth]]["encap"] == ESPINTCP:
+            p["outcome"] = _STREAMED
+            continue
         udp.write_checksum6(data, packets, active[k])
         if depth + 1 == bundles[b, DEPTH]:
             p["outcome"] = _SENT
+            if bundles[b, PATH] and p["length"] > bundles[b, PATH]:
+                p["outcome"] = _oversized(data, packets, active[k])

@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from uxfrm.datapath import ah, udp
+from uxfrm.datapath import ah
+from uxfrm.datapath.carriers import added
 from uxfrm.model import algorithm as algo
 from uxfrm.model.address import AF_INET, AF_INET6
 from uxfrm.model.flow import PROTO_AH, PROTO_COMP, PROTO_ESP, PROTO_IPIP, PROTO_IPV6
-from uxfrm.model.outcome import Outcome
-from uxfrm.model.state import ENCAP_ESPINUDP, StateConfig
+from uxfrm.model.state import StateConfig
 from uxfrm.model.template import Mode
 from uxfrm.tables import rows as r
 from uxfrm.tables.states import State
@@ -72,8 +72,7 @@ def _handled(config: StateConfig) -> bool:
     """True where the data path can run the state. Linux gives AH no room for BEET's options."""
     if config.proto == PROTO_AH and config.mode == Mode.BEET:
         return config.family == config.selector.family == AF_INET6
-    known = config.proto in (PROTO_ESP, PROTO_AH) and config.mode in _HANDLED_MODES
-    return known and (config.encap is None or config.encap.type == ENCAP_ESPINUDP)
+    return config.proto in (PROTO_ESP, PROTO_AH) and config.mode in _HANDLED_MODES
 
 
 def _install_ah(state: State, config: StateConfig, keyring: Keyring, randbytes: RandBytes) -> None:
@@ -123,7 +122,7 @@ def header_bytes(state: State) -> int:
         own = 8 + int(x["iv_bytes"])
     elif x["transform"] == r.TRANSFORM_AH:
         own = ah.header_bytes(state.table.rows, state.row, int(x["icv_bytes"]))
-    return own + _mode_bytes(x) + (udp.HEADER if x["encap"] else 0)
+    return own + _mode_bytes(x) + added(int(x["encap"]))
 
 
 def _mode_bytes(x: Any) -> int:
@@ -153,11 +152,3 @@ def mtu(state: State, path_mtu: int) -> int:
     adjust = 0 if x["mode"] == Mode.TUNNEL else (20 if x["family"] == 2 else 40)
     room = path_mtu - outer - int(x["icv_bytes"]) - adjust
     return max(room - room % block + adjust - 2, 1)
-
-
-def unsupported(state: State) -> Outcome:
-    """Why this version cannot run a state's transform."""
-    x = state.config
-    if isinstance(x, StateConfig) and x.encap is not None:
-        return Outcome.UNSUPPORTED_ENCAP
-    return Outcome.UNSUPPORTED_MODE

@@ -13,6 +13,7 @@ from numba import int64
 
 from uxfrm.compiled import compiled
 from uxfrm.datapath.batch import DATA, I64S, PACKETS, Batch, Bytes, Int64s
+from uxfrm.datapath.carriers import ESPINUDP, before
 from uxfrm.datapath.headers import AF_INET, AF_INET6, write_checksum
 from uxfrm.datapath.limits import NOTICE_MAPPING, NOTICE_NONE
 from uxfrm.datapath.wire import read16, read32, sum16, write16, write32
@@ -22,7 +23,6 @@ from uxfrm.tables.rows import ROWS
 
 HEADER = 8
 PROTO = 17
-ESPINUDP = 2
 
 _PENDING = int(Outcome.PENDING)
 _BAD = int(Outcome.IN_UDP_HEADER)
@@ -117,7 +117,7 @@ def unwrap(data: Bytes, packets: Any, active: Int64s, count: int) -> int:
     for k in range(count):
         i = active[k]
         p = packets[i]
-        if p["encap"] and not p["outcome"]:
+        if p["encap"] == ESPINUDP and not p["outcome"]:
             p["outcome"] = _open(data, packets, i)
             if p["outcome"] or not p["encap"]:
                 continue
@@ -131,7 +131,7 @@ def unwrap(data: Bytes, packets: Any, active: Int64s, count: int) -> int:
 def wrap_again(packets: Any, i: int) -> None:
     """Make packet i, for which there was no state, the datagram again that it is for others."""
     p = packets[i]
-    if p["encap"]:
+    if p["encap"] == ESPINUDP:
         p["header"] -= HEADER
         p["proto"] = PROTO
         p["wire_proto"] = PROTO
@@ -145,7 +145,7 @@ def note_mapping(rows: Any, data: Bytes, packets: Any, i: int, row: int) -> int:
     The row keeps where from. Follows: the NAT part of esp_input_done2, km_new_mapping.
     """
     p, x = packets[i], rows[row]
-    port = read16(data, p["offset"] + p["header"] - HEADER)
+    port = read16(data, p["offset"] + p["header"] - before(p["encap"]))
     at, words = (p["offset"] + 12, 1) if p["family"] == AF_INET else (p["offset"] + 8, 4)
     known = port == x["encap_ports"] >> 16
     for k in range(words):

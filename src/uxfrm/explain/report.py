@@ -32,6 +32,7 @@ WORDS = {
     Verdict.HELD: "held",
     Verdict.SPLIT: "split",
     Verdict.RETURNED: "returned",
+    Verdict.STREAMED: "sent in a stream",
 }
 
 _OPENED = frozenset({Verdict.DELIVERED, Verdict.FORWARDED, Verdict.CLEAR, Verdict.SENT})
@@ -47,6 +48,9 @@ _BY_POLICY = frozenset(
 )
 # Outcomes of packets that are whole: the batch holds an IP packet, not a half-opened one.
 WHOLE = frozenset(o for o in Outcome if o.verdict in _OPENED) | _BY_POLICY
+
+# Their SPI cannot be read, or is nobody's yet.
+_WITHOUT_SPI = frozenset({Outcome.IN_HEADER_SHORT} | {o for o in Outcome if o.name.startswith("IN_FRAGMENT")})
 
 _HEAD = 40
 _IPSEC = (50, 51, 108)
@@ -205,7 +209,7 @@ class Reporter:
             source=source,
             destination=destination,
             whole=code in WHOLE,
-            ipsec=proto in _IPSEC and code is not Outcome.IN_HEADER_SHORT,
+            ipsec=proto in _IPSEC and code not in _WITHOUT_SPI,
             code=code,
         )
 
@@ -214,6 +218,8 @@ def outcome_words(code: Outcome, direction: str) -> tuple[str, str | None, str]:
     """Outcome, counter and reason. What a host sent it sent, whether or not we can open it."""
     if direction == OUT and code.verdict == Verdict.DROPPED:
         return WORDS[Verdict.SENT], None, f"cannot be opened: {code.words}"
+    if direction == OUT and code is Outcome.IN_FRAGMENT:
+        return WORDS[Verdict.SENT], None, "a fragment: told of with the last one of its packet"
     return WORDS[code.verdict], code.counter.name if code.counter is not None else None, code.words
 
 

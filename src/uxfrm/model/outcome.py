@@ -56,7 +56,7 @@ class Verdict(IntEnum):
     """The kinds of end.
 
     SPLIT: went on as others, which the batch has as well. RETURNED: made here, to go back to who sent the
-    origin.
+    origin. STREAMED: handed over to a TCP connection, whose segments carry it.
     """
 
     PENDING = 0
@@ -70,6 +70,7 @@ class Verdict(IntEnum):
     HELD = 8
     SPLIT = 9
     RETURNED = 10
+    STREAMED = 11
 
 
 class Outcome(IntEnum):
@@ -114,6 +115,7 @@ class Outcome(IntEnum):
     OUT_KEEPALIVE = (Verdict.CLEAR, None, "a NAT keepalive, made here")
     CLEAR_OPTIONAL = (Verdict.CLEAR, None, "all templates of the policy are optional and no state fits")
     SENT = (Verdict.SENT, None, "protected as the policy asks")
+    STREAMED = (Verdict.STREAMED, None, "protected as the policy asks, in a TCP stream")
     SENT_NO_POLICY = (Verdict.SENT, None, "protected; no policy of the setup asks for it")
     SENT_UNPROTECTED = (Verdict.CLEAR, None, "sent in clear, although a policy asks for IPsec")
     # before XFRM: the IP layer drops these and counts them elsewhere
@@ -135,13 +137,33 @@ class Outcome(IntEnum):
         None,
         "the capture holds only the beginning of this frame (snap length)",
     )
-    UNSUPPORTED_ENCAP = (Verdict.UNSUPPORTED, None, "ESP in TCP is not supported yet")
     UNSUPPORTED_MODE = (Verdict.UNSUPPORTED, None, "the state's mode is not supported yet")
-    UNSUPPORTED_FRAGMENT = (
-        Verdict.UNSUPPORTED,
+    # fragments: the IP layer keeps and drops these before XFRM
+    IN_FRAGMENT = (Verdict.HELD, None, "a fragment: kept until its packet is whole, which then goes on")
+    IN_FRAGMENT_DUPLICATE = (Verdict.DROPPED, None, "a fragment that is here already")
+    IN_FRAGMENT_OVERLAP = (
+        Verdict.DROPPED,
         None,
-        "a fragment of an IPsec packet: reassembly is not supported yet",
+        "a fragment that overlaps another: it ends its packet, with all fragments that were kept",
     )
+    IN_FRAGMENT_LENGTH = (
+        Verdict.DROPPED,
+        None,
+        "a fragment of no length, or whose end does not go with the others or lies beyond 65,535 bytes: it "
+        "ends its packet, with all fragments that were kept",
+    )
+    IN_FRAGMENT_ECN = (
+        Verdict.DROPPED,
+        None,
+        "the last fragment of a packet of which some have ECN and some have not",
+    )
+    IN_FRAGMENT_HEADER = (
+        Verdict.DROPPED,
+        None,
+        "a malformed IPv6 fragment: not in units of 8 bytes, beyond 65,535, in another fragment, or the "
+        "first one without all headers",
+    )
+    IN_FRAGMENT_FLOOD = (Verdict.DROPPED, None, "a fragment, while others use all memory that is for them")
     IN_UDP_HEADER = (
         Verdict.DROPPED,
         None,
@@ -152,7 +174,24 @@ class Outcome(IntEnum):
         None,
         "ESP in UDP, shorter than an IP and a UDP header: Linux takes it for cut off",
     )
+    UNSUPPORTED_STREAM = (
+        Verdict.UNSUPPORTED,
+        None,
+        "a segment of a TCP stream of which the capture lacks what is needed to find its messages",
+    )
+    STREAM_SEGMENT = (Verdict.IGNORED, None, "a segment of a TCP stream with ESP that completes no packet")
+    STREAM_IKE = (Verdict.IGNORED, None, "an IKE message in a TCP stream")
+    STREAM_BROKEN = (
+        Verdict.IGNORED,
+        None,
+        "a TCP stream whose framing is broken: Linux reads nothing of it any more",
+    )
     IN_KEEPALIVE = (Verdict.IGNORED, None, "a NAT keepalive")
+    IN_STREAM_FULL = (
+        Verdict.DROPPED,
+        Counter.XfrmInError,
+        "an IKE message of a TCP stream, whose reader has no room for it",
+    )
     # input, in the order of xfrm_input
     IN_HEADER_SHORT = (
         Verdict.DROPPED,
@@ -171,7 +210,7 @@ class Outcome(IntEnum):
     IN_ENCAP_MISMATCH = (
         Verdict.DROPPED,
         Counter.XfrmInStateMismatch,
-        "plain ESP or ESP in UDP where the state expects it otherwise",
+        "plain ESP, ESP in UDP or in TCP where the state expects it otherwise",
     )
     IN_SEQ_ZERO = (Verdict.DROPPED, Counter.XfrmInStateSeqError, "sequence number 0 is never sent")
     IN_SEQ_OLD = (
@@ -268,6 +307,12 @@ class Outcome(IntEnum):
     OUT_IP_HEADER = (Verdict.DROPPED, None, "the IP header is malformed")
     OUT_DEFAULT_BLOCK = (Verdict.DROPPED, None, "no policy matches, and the default policy is block")
     OUT_CARRIER = (Verdict.DROPPED, None, "no transform for an xfrm interface, a carrier error: {detail}")
+    OUT_NO_METADATA = (Verdict.DROPPED, None, "the xfrm interface wants an if_id with each packet")
+    OUT_INTERFACE_TOO_BIG = (
+        Verdict.DROPPED,
+        None,
+        "larger than the states behind the xfrm interface leave room for, and it must not be fragmented",
+    )
     OUT_ROUTING_LOOP = (
         Verdict.DROPPED,
         None,
@@ -316,14 +361,46 @@ class Outcome(IntEnum):
     )
     OUT_TOO_BIG = (
         Verdict.DROPPED,
-        Counter.XfrmOutStateModeError,
-        "larger than the tunnel's MTU, and it must not be fragmented",
+        None,
+        "larger than the state's MTU, and it must not be fragmented; sockets and forwarding refuse it "
+        "before XFRM",
+    )
+    OUT_OUTER_TOO_BIG = (
+        Verdict.DROPPED,
+        None,
+        "protected, but larger than the path's MTU, and it must not be fragmented",
+    )
+    OUT_FRAGMENTED = (
+        Verdict.SPLIT,
+        None,
+        "protected as the policy asks, and larger than the path's MTU: sent in fragments",
+    )
+    OUT_FRAGMENTED_FIRST = (
+        Verdict.SPLIT,
+        None,
+        "larger than the tunnel's MTU, and this host's own: its fragments are protected one by one",
+    )
+    ICMP_TOO_BIG = (
+        Verdict.RETURNED,
+        None,
+        "ICMP to who sent a packet that is too big, made here: it tells the MTU",
     )
     OUT_UDP_LENGTH = (
         Verdict.DROPPED,
         Counter.XfrmOutStateProtoError,
         "ESP in UDP would be longer than 65,535 bytes",
     )
+    OUT_STREAM_LENGTH = (
+        Verdict.DROPPED,
+        Counter.XfrmOutStateProtoError,
+        "ESP in TCP would be longer than the 65,535 bytes of a message",
+    )
+    OUT_STREAM_NONE = (
+        Verdict.DROPPED,
+        Counter.XfrmOutStateProtoError,
+        "no TCP stream has the addresses and ports of the state",
+    )
+    OUT_STREAM_FULL = (Verdict.DROPPED, None, "the TCP stream has not sent what it was given before")
     OUT_ENGINE = (Verdict.DROPPED, Counter.XfrmOutStateProtoError, "the cipher engine refused the packet")
     OUT_ROOM = (Verdict.DROPPED, Counter.XfrmOutError, "no room for headers and trailer")
 

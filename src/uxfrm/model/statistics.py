@@ -85,6 +85,21 @@ class HeldFigures:
 
 
 @dataclass(frozen=True, slots=True)
+class FragmentFigures:
+    """Packets that wait for the rest of their fragments; since the beginning, what Linux counts of these.
+
+    `bytes` is what they count for against ipfrag_high_thresh and ip6frag_high_thresh.
+    """
+
+    packets: int
+    bytes: int
+    required: int
+    completed: int
+    failed: int
+    timed_out: int
+
+
+@dataclass(frozen=True, slots=True)
 class TimerFigures:
     """Planned checks of each kind, and when the first of all is due (seconds from now; none: null)."""
 
@@ -132,6 +147,7 @@ class Statistics:
     policies: PolicyFigures
     flows: FlowFigures
     held: HeldFigures
+    fragments: FragmentFigures
     timers: TimerFigures
     keys: KeyFigures
     events: EventFigures

@@ -14,6 +14,9 @@ from dataclasses import dataclass, replace
 from uxfrm.model.error import XfrmError, invalid
 
 _INT, _UNSIGNED, _BYTE = (-(2**31), 2**31 - 1), (0, 2**32 - 1), (0, 255)
+_COUNT, _LONG = (0, 2**31 - 1), (0, 2**64 - 1)
+# Seconds, which Linux keeps in ticks: this is what fits at 250 a second.
+_SECONDS = (-(2**31 // 250), (2**31 - 1) // 250)
 _LONGEST = 20
 _NUMBER = re.compile(r"[ \t\n\v\f\r]*(?P<number>-?(?:0[xX][0-9a-fA-F]+|0[0-7]*|[1-9][0-9]*))(?=[ \t\n]|$)")
 
@@ -35,6 +38,17 @@ class Sysctls:
     """Kept, without effect: newer kernels have no bundles to collect either."""
     ip_no_pmtu_disc: int = 0
     """Not 0: new IPv4 states get the flag nopmtudisc, unless they are for input only."""
+    ipfrag_high_thresh: int = 4 << 20
+    """Bytes of IPv4 fragments that wait for the rest of their packets; beyond it none are taken."""
+    ipfrag_low_thresh: int = 3 << 20
+    """Kept, without effect, as in Linux: not above the other."""
+    ipfrag_time: int = 30
+    """Seconds after which what came of an IPv4 packet is dropped."""
+    ipfrag_max_dist: int = 64
+    """Fragments from one source between two of one packet, beyond which they are not of one; 0: any."""
+    ip6frag_high_thresh: int = 4 << 20
+    ip6frag_low_thresh: int = 3 << 20
+    ip6frag_time: int = 60
 
     def get(self, name: str) -> int:
         """The value by the kernel's name, such as net.core.xfrm_acq_expires. XfrmError ENOENT."""
@@ -46,7 +60,12 @@ class Sysctls:
         entry = _entry(name)
         if not entry.low <= value <= entry.high:
             raise invalid()
-        return replace(self, **{entry.field: value})
+        made = replace(self, **{entry.field: value})
+        if made.ipfrag_low_thresh > made.ipfrag_high_thresh:
+            raise invalid()
+        if made.ip6frag_low_thresh > made.ip6frag_high_thresh:
+            raise invalid()
+        return made
 
     def write(self, name: str, text: str) -> Sysctls:
         """With what writing `text` to the sysctl's file sets. XfrmError ENOENT, EINVAL.
@@ -67,7 +86,7 @@ class Entry:
 
 
 def _entries() -> Mapping[str, Entry]:
-    """Follows: xfrm_table, xfrm4_policy_table, xfrm6_policy_table, ipv4_net_table."""
+    """Follows: xfrm_table, xfrm4_policy_table, xfrm6_policy_table, ipv4_net_table, ip4_frags_ns_ctl_table."""
     ranges = {
         "net.core.xfrm_aevent_etime": _UNSIGNED,
         "net.core.xfrm_aevent_rseqth": _UNSIGNED,
@@ -76,6 +95,13 @@ def _entries() -> Mapping[str, Entry]:
         "net.ipv4.xfrm4_gc_thresh": _INT,
         "net.ipv6.xfrm6_gc_thresh": _INT,
         "net.ipv4.ip_no_pmtu_disc": _BYTE,
+        "net.ipv4.ipfrag_high_thresh": _LONG,
+        "net.ipv4.ipfrag_low_thresh": _LONG,
+        "net.ipv4.ipfrag_time": _SECONDS,
+        "net.ipv4.ipfrag_max_dist": _COUNT,
+        "net.ipv6.ip6frag_high_thresh": _LONG,
+        "net.ipv6.ip6frag_low_thresh": _LONG,
+        "net.ipv6.ip6frag_time": _SECONDS,
     }
     return {name: Entry(name.rpartition(".")[2], *ends) for name, ends in ranges.items()}
 
@@ -102,7 +128,10 @@ def number(value: int | str) -> int:
 def _parse(entry: Entry, text: str) -> int:
     """Follows: proc_get_long."""
     found = _NUMBER.match(text)
-    if found is None or len(found["number"]) > _LONGEST or (entry.low == 0 and found["number"][0] == "-"):
+    if found is None or len(found["number"]) > _LONGEST:
+        raise invalid()
+    # An int that may not be below 0 may be "-0"; what is unsigned may not.
+    if found["number"][0] == "-" and entry.low == 0 and (entry.low, entry.high) != _COUNT:
         raise invalid()
     digits = found["number"].lstrip("-")
     octal = digits.isdigit() and digits.startswith("0")
