@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import time
 from collections.abc import Iterator
@@ -11,14 +10,14 @@ from pathlib import Path
 import pytest
 
 from lab.ends import UXFRM, answers, silent
-from lab.tables import Setup
 from uxfrm.lab.network import Lab
 from uxfrm.lab.plan import two_gateways
+from uxfrm.lab.setup import Setup, gcm
 from uxfrm.lab.watch import Kind
 
 pytestmark = pytest.mark.linux
 
-SETUP = Setup()
+SETUP = Setup(gcm(bytes(range(20))))
 
 
 class Host:
@@ -27,13 +26,8 @@ class Host:
     def __init__(self, lab: Lab, number: int, folder: Path) -> None:
         self._lab, self._node = lab, lab.plan.ends[number]
         self.socket, self.file = folder / f"{self._node}.sock", folder / f"{self._node}.toml"
-        words = {
-            "attach": ["tun=uxfrm0", "raw"],
-            "policies": [line.removeprefix("policy add ") for line in SETUP.policies(lab.plan, number)],
-            "states": [line.removeprefix("state add ") for line in SETUP.states(lab.plan)],
-        }
         self.file.touch(0o600)
-        self.file.write_text("".join(f"{key} = {json.dumps(value)}\n" for key, value in words.items()))
+        self.file.write_text(SETUP.host_file(lab.plan, number))
 
     def uxfrm(self, *words: str) -> subprocess.CompletedProcess[str]:
         line = self._lab.command(self._node, *UXFRM, *words, "--socket", str(self.socket))

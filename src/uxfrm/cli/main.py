@@ -14,6 +14,7 @@ COMMANDS = {
     "daemon": "Keep the tables that programs under `uxfrm run` share.",
     "up": "Bring up a host's IPsec from one file: attachments, policies, states.",
     "down": "End it, and let traffic go as without it.",
+    "lab": "Build a small network of namespaces with uxfrm in it, and show it at work.",
     "state": "`ip xfrm state` on a daemon's tables, or the kernel's.",
     "policy": "`ip xfrm policy` likewise.",
     "monitor": "`ip xfrm monitor` likewise.",
