@@ -1,11 +1,11 @@
-"""TCP and UDP through two gateways, side by side in one run: clear, uxfrm, strongSwan's libipsec, wireguard-go.
+"""TCP and UDP through two gateways, in one run: clear, uxfrm, strongSwan's libipsec, wireguard-go.
 
     python bench/live.py [--json FILE] [--quick] [--seconds N]
 
 Needs root, iperf3 and ping; what else is compared needs Debian's libcharon-extra-plugins, wireguard-go and
-wireguard-tools, and is left out where they are not. Hosts, gateways and the router are network namespaces of one
-machine and share its processors: only figures of one run can be compared. CPU is that of the gateways'
-processes, user and system; the kernel's own forwarding is in nobody's figure.
+wireguard-tools, and is left out where they are not. Hosts, gateways and the router are network namespaces
+of one machine and share its processors: only figures of one run can be compared. CPU is that of the
+gateways' processes, user and system; the kernel's own forwarding is in nobody's figure.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def uxfrm(in_udp: bool) -> Callable[[Lab, Path], Any]:
 
 CHARON_CONF = """
 charon {{
-  load = random nonce openssl aes sha1 sha2 hmac pem gcm kernel-libipsec kernel-netlink socket-default vici kdf
+  load = random nonce openssl aes sha1 sha2 hmac pem kernel-libipsec kernel-netlink socket-default vici kdf
   plugins {{
     vici {{ socket = unix://{dir}/vici }}
     kernel-libipsec {{ load = yes }}
@@ -126,10 +126,9 @@ def wireguard(lab: Lab, folder: Path) -> Iterator[Pids]:
         other, peer = 1 - number, lab.plan.ends[1 - number]
         conf = folder / f"{node}.conf"
         conf.touch(0o600)
-        conf.write_text(
-            f"[Interface]\nPrivateKey = {keys[number][0]}\nListenPort = 51820\n[Peer]\nPublicKey = {keys[other][1]}\n"
-            f"AllowedIPs = {lab.plan.network(lab.plan.hosts[other])}\nEndpoint = {lab.plan.address(peer)}:51820\n"
-        )
+        own = f"[Interface]\nPrivateKey = {keys[number][0]}\nListenPort = 51820\n"
+        theirs = f"[Peer]\nPublicKey = {keys[other][1]}\nEndpoint = {lab.plan.address(peer)}:51820\n"
+        conf.write_text(f"{own}{theirs}AllowedIPs = {lab.plan.network(lab.plan.hosts[other])}\n")
         script = (
             "mkdir -p /run/wireguard; wireguard-go -f wg0 & "
             "until test -S /run/wireguard/wg0.sock; do sleep 0.1; done; "
