@@ -23,7 +23,12 @@ from uxfrm.lab.setup import Setup, gcm
 from uxfrm.lab.watch import Kind, Seen
 from uxfrm.model.outcome import show_counters
 
-_NEEDS = "a lab needs to be root, or to be so in namespaces of its own: unshare -Urmn uxfrm lab"
+_INSIDE = "UXFRM_LAB_INSIDE"
+_ALONE = (
+    *("unshare", "--map-root-user", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"),
+    *("sh", "-c", 'mount -t tmpfs none /run && exec "$@"', "sh", sys.executable, "-m", "uxfrm.cli.main"),
+)
+"""How somebody who is not root is so in namespaces of their own; there must be a /dev/net/tun for all."""
 _PINGS = 3
 
 
@@ -41,15 +46,15 @@ def lab(hosts: bool, nat: bool, mtu: int, in_udp: bool, clear: bool, stay: bool)
       a - ga - router - gb - b       the gateways ga and gb run uxfrm, with keys of this one time
       a - router - b                 with --hosts
     """
+    if os.geteuid() and _INSIDE not in os.environ:
+        os.environ[_INSIDE] = "1"
+        os.execvp(_ALONE[0], [*_ALONE, *sys.argv[1:]])
     plan = two_hosts(mtu, nat) if hosts else two_gateways(mtu, nat)
     setup = Setup(gcm(os.urandom(20)), tunnel=not hosts, in_udp=in_udp)
     console = Console()
     try:
         with tempfile.TemporaryDirectory(prefix="uxfrm-lab-") as folder, Lab(plan) as built:
             well = _show(built, None if clear else setup, Path(folder), stay, console)
-    except PermissionError:
-        click.echo(f"uxfrm: {_NEEDS}", err=True)
-        sys.exit(1)
     except (EndError, OSError, subprocess.CalledProcessError) as error:
         click.echo(f"uxfrm: {error}", err=True)
         sys.exit(1)
@@ -93,7 +98,7 @@ def _ping(built: Lab, family: int, console: Console) -> bool:
     a, b = (built.plan.address(host, family) for host in built.plan.hosts)
     said = built.run(built.plan.hosts[0], "ping", "-q", f"-c{_PINGS}", "-i0.2", "-W2", b, check=False)
     line = next((line for line in said.splitlines() if "packet loss" in line), "no ping")
-    console.print(f"ping {a} -> {b}: {line}", highlight=False)
+    console.print(f"ping {a} -> {b}: {line}", highlight=False, soft_wrap=True)
     return f" {_PINGS} received" in line
 
 
@@ -115,7 +120,9 @@ def _told(end: End) -> str:
 
 def _stay(built: Lab, ends: list[End], console: Console) -> None:
     for node in built.plan.nodes:
-        console.print(f"  nsenter --net={names.path(names.name(node))} bash", highlight=False)
+        console.print(f"  nsenter --net={names.path(names.name(node))} bash", highlight=False, soft_wrap=True)
     for end in ends:
-        console.print(f"  uxfrm state --socket {end.socket}      # {end.node}", highlight=False)
+        console.print(
+            f"  uxfrm state --socket {end.socket}      # {end.node}", highlight=False, soft_wrap=True
+        )
     click.pause("Enter removes it all.")
