@@ -506,9 +506,11 @@ def test_df_of_the_outer_packet(inner: str, flags: int, outer: str) -> None:
 
 def test_too_big_for_the_path_and_not_to_be_fragmented() -> None:
     ns = sender()
-    ns.path.path_mtu = 1500
+    ns.set_mtu(1500)
     fits, over = datagram(1446 - 28, flags="DF"), datagram(1447 - 28, flags="DF")
-    assert sent(ns, fits, over, datagram(1447 - 28)) == [Outcome.SENT, Outcome.OUT_TOO_BIG, Outcome.SENT]
+    fragments, answer = [Outcome.SENT] * 2, Outcome.ICMP_TOO_BIG
+    ends = [Outcome.SENT, Outcome.OUT_TOO_BIG, Outcome.OUT_FRAGMENTED, *fragments, answer]
+    assert sent(ns, fits, over, datagram(1447 - 28)) == ends
 
 
 def test_tfc_padding_makes_packets_alike() -> None:

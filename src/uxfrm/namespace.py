@@ -129,8 +129,11 @@ class Namespace:
 
         Those whose outcome's verdict is SENT, CLEAR or RETURNED are to be sent.
         """
-        released, self._released = [*self._released, *self.path.answers], []
-        self.path.answers.clear()
+        released, self._released = self._released, []
+        if self.path.answers:
+            released.append(Batch.pack(list(self.path.answers), self.now_s))
+            self.path.answers.clear()
+            self.output(released[-1])
         return released
 
     def inspect(self, batch: Batch) -> None:
@@ -181,6 +184,7 @@ class Namespace:
             ]
             self._released += release(self.path, self._bundles)
             expire(self.path, self.now)
+            self.path.mtus.expire(self.now)
         self.path.now = now_s
 
     def next_deadline(self) -> float | None:
@@ -193,6 +197,7 @@ class Namespace:
             self.path.held.timers.next_deadline(),
             self._keepalives.next_deadline(),
             self.path.fragments.timers.next_deadline(),
+            self.path.mtus.timers.next_deadline(),
         )
 
     def horizon(self) -> float | None:
@@ -395,6 +400,13 @@ class Namespace:
     def add_interface(self, ifindex: int, name: str, xfrmi: XfrmInterface) -> None:
         """`ip link add NAME type xfrm ...`, and up: XfrmError EINVAL, EEXIST, EBUSY."""
         self.devices.add(Device(ifindex, name, xfrmi=xfrmi))
+
+    def set_mtu(self, mtu: int) -> None:
+        """How large packets may be on every path, 0 where nobody knows: then nothing is too big.
+
+        `path.mtus.of_device` may tell of single ones; routers that say they carry less are believed.
+        """
+        self.path.mtus.default = mtu
 
     # -- sysctls
 

@@ -253,7 +253,7 @@ def test_time_exceeded_goes_to_who_sent_a_first_fragment(make: object, seconds: 
     assert ns.next_deadline() == 1000 + seconds
     ns.advance(1000 + seconds)
     (answer,) = ns.released()
-    assert Outcome.of(int(answer.packets[0]["outcome"])) == Outcome.ICMP_REASSEMBLY_TIME
+    assert Outcome.of(int(answer.packets[0]["outcome"])) == Outcome.CLEAR
     packet = answer.packet(0)
     if cut is four:
         icmp = IP(packet)
@@ -276,10 +276,10 @@ def test_errors_about_fragments_are_limited() -> None:
     ns = namespace()
     bad = Batch.pack([six(0, bytes(9), True)] * 500, 1000)
     ns.input(bad)
-    assert len(ns.released()) == 50
+    assert sum(map(len, ns.released())) == 50
     ns.advance(1000.0305)
     ns.input(Batch.pack([six(0, bytes(9), True)] * 500, 1000))
-    assert len(ns.released()) == 30
+    assert sum(map(len, ns.released())) == 30
 
 
 def test_fragments_for_others_are_left_alone() -> None:

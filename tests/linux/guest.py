@@ -29,6 +29,9 @@ HOST_MAC = bytes.fromhex("020000000001")
 GUEST_MAC = bytes.fromhex("020000000002")
 MARK = b"\x1e"
 
+# For local experiments; the agent has the same.
+_FRAME_KIND = b"\x88\xb5"
+
 MODULES = ("xfrm_user", "esp4", "esp6", "ah4", "ah6", "ipcomp", "ipcomp6")
 
 # The console's input stalls for good when more than its 4096 bytes are waiting; longer requests go by file.
@@ -183,6 +186,7 @@ class LinuxGuest:
         self._buffer = b""
         self._console = b""
         self._number = 0
+        self._frames = False
 
     def __enter__(self) -> Self:
         kernel = self._kernel or fetch()
@@ -374,6 +378,27 @@ class LinuxGuest:
         while len(taken) < count and (packet := self.receive_ip(timeout)) is not None:
             taken.append(packet)
         return taken
+
+    def settled(self) -> list[bytes]:
+        """The unicast IP packets that the guest has sent, once it is done with all that was sent to it.
+
+        A frame in each direction tells: they come in their order.
+        """
+        if not self._frames:
+            self.call("frame_open")
+            self._frames = True
+        frame = _FRAME_KIND + b"settled?".ljust(46)
+        self.send(GUEST_MAC + HOST_MAC + frame)
+        assert self.call("frame_take", 10.0)
+        self.call("frame_send", (HOST_MAC + GUEST_MAC + frame).hex())
+        found = []
+        end = time.monotonic() + 10
+        while (sent := self.receive(end - time.monotonic())) is not None:
+            if sent[12:14] == _FRAME_KIND:
+                return found
+            if sent[:6] == HOST_MAC:
+                found.append(sent[14:])
+        raise GuestError("the guest does not come to an end with what it sends")
 
     def drain(self) -> None:
         """Throw away frames that nobody asked for."""

@@ -19,7 +19,7 @@ from errno import errorcode
 from functools import partial
 from ipaddress import IPv4Address
 
-from linux.guest import GUEST_MAC, HOST_MAC, LinuxGuest, Sending
+from linux.guest import LinuxGuest, Sending
 from linux.twin import (
     BEHIND,
     GUEST_PORT,
@@ -64,7 +64,6 @@ xfrm policy flush ptype sub
 xfrm state flush
 xfrm policy setdefault in accept fwd accept out accept
 xfrm policy set hthresh4 32 32 hthresh6 128 128"""
-_FRAME_KIND = b"\x88\xb5"
 _LINK = 2  # the interface index of the link
 # How far into a second a scenario may begin, how much later in one it goes on after each wait, so that timers
 # that were started before it have run out before, and how long all that is done then may take.
@@ -256,7 +255,6 @@ class LinuxHost(Host):
         guest.write("/proc/sys/net/ipv4/ip_forward", "0")
         for net, shape in SHAPES.items():
             guest.udp_open(f"app{net}", shape.inner_ends[1], GUEST_PORT)
-        guest.call("frame_open")
         self._settled()
         self._before = guest.xfrm_stat()
         monitor = guest.connect("monitor")
@@ -297,22 +295,7 @@ class LinuxHost(Host):
         return self._guest.xfrm_moved(self._before)
 
     def _settled(self) -> list[bytes]:
-        """What the guest has sent, once it is done with all that was sent to it.
-
-        A frame in each direction tells: they come in their order.
-        """
-        frame = _FRAME_KIND + b"settled?".ljust(46)
-        self._guest.send(GUEST_MAC + HOST_MAC + frame)
-        assert self._guest.call("frame_take", 10.0)
-        self._guest.call("frame_send", (HOST_MAC + GUEST_MAC + frame).hex())
-        found = []
-        end = time.monotonic() + 10
-        while (sent := self._guest.receive(end - time.monotonic())) is not None:
-            if sent[12:14] == _FRAME_KIND:
-                return found
-            if sent[:6] == HOST_MAC:
-                found.append(sent[14:])
-        raise AssertionError("the guest does not come to an end with what it sends")
+        return self._guest.settled()
 
 
 class UxfrmHost(Host):

@@ -16,6 +16,7 @@ from uxfrm.datapath.flowtable import KEY_COLUMNS, FlowTable
 from uxfrm.datapath.fragments import Fragments
 from uxfrm.datapath.held import Held
 from uxfrm.datapath.icmp import Allowance
+from uxfrm.datapath.pathmtu import PathMtus
 from uxfrm.datapath.resolve import Acquire, nobody_asked
 from uxfrm.datapath.streams import Streams
 from uxfrm.model.address import Address
@@ -64,7 +65,9 @@ class Context:
         self.device_of: Callable[[Address], int | None] = lambda _: None
         self.acquire: Acquire = nobody_asked
         self.devices = DeviceTable(self.forget)
-        self.path_mtu = 0
+        self.mtus = PathMtus(self.forget)
+        self._no_pmtu_disc = 0
+        self._identification = 0
         self.monitored = 0
         self.mapped = 0
         self.now = 0.0
@@ -72,8 +75,8 @@ class Context:
         # Fragments for this host, and those of packets that it sent, which are only looked at.
         self.fragments = Fragments()
         self.sent_fragments = Fragments()
-        # ICMP errors that go out by themselves.
-        self.answers: deque[Batch] = deque(maxlen=_ANSWERS_MAX)
+        # ICMP errors about fragments, that are to be sent.
+        self.answers: deque[bytes] = deque(maxlen=_ANSWERS_MAX)
         self.icmp_allowance = Allowance()
         self.sockets = Sockets()
         self._larval_drop = 1
@@ -111,10 +114,19 @@ class Context:
         self.key: Int64s = np.zeros(KEY_COLUMNS, np.int64)
         self.found: Int64s = np.zeros(7, np.int64)
 
-    def start(self, batch: Batch) -> None:
-        """Prepare for a batch; what flows have left behind is trimmed here."""
+    def fit(self, batch: Batch) -> None:
+        """Make the scratch arrays big enough for a batch, should it have grown."""
         if len(batch) > self.active.shape[0]:
             self.resize(len(batch))
+
+    def identification(self) -> int:
+        """The next identification of an IPv6 packet in fragments; where they begin is random."""
+        self._identification = (self._identification or int.from_bytes(self.randbytes(4))) + 1 & 0xFFFFFFFF
+        return self._identification
+
+    def start(self, batch: Batch) -> None:
+        """Prepare for a batch; what flows have left behind is trimmed here."""
+        self.fit(batch)
         if len(self._slots) > 2 * len(self.policies) + _SLOTS_START or len(self._details) > _DETAILS_MAX:
             self.forget()
         self.sockets.stamp(batch.packets)
@@ -149,6 +161,13 @@ class Context:
         kept.high_thresh = {4: sysctls.ipfrag_high_thresh, 16: sysctls.ip6frag_high_thresh}
         kept.time_s = {4: sysctls.ipfrag_time, 16: sysctls.ip6frag_time}
         kept.max_dist = sysctls.ipfrag_max_dist
+        self._no_pmtu_disc = sysctls.ip_no_pmtu_disc
+
+    def believed_mtu(self, told: int) -> int | None:
+        """What net.ipv4.ip_no_pmtu_disc makes of an IPv4 MTU; None where it does not count (icmp_unreach)."""
+        if self._no_pmtu_disc in (2, 3):
+            return None
+        return 0 if self._no_pmtu_disc else told
 
     # -- policies by slot
 

@@ -341,7 +341,7 @@ class Fragments:
             if not peer[1]:
                 del self._peers[queue.key[0]]
 
-    def expire(self, now_s: float) -> Iterator[tuple[bytes, Any]]:
+    def expire(self, now_s: float) -> Iterator[bytes]:
         """End the queues whose time is over: the first fragment of each, where it came, as it came."""
         for _, key in self.timers.due(now_s):
             queue = self.queues[key]
@@ -349,7 +349,7 @@ class Fragments:
             self.figures.failed += 1
             self.figures.timed_out += 1
             if queue.first is not None:
-                yield _as_it_came(queue.first), queue.record
+                yield _as_it_came(queue.first)
 
 
 def _as_it_came(first: Fragment) -> bytes:

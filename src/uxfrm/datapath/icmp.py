@@ -15,7 +15,7 @@ from uxfrm.model.address import Address
 _ICMP, _ICMPV6 = 1, 58
 _HOP_LIMIT = 64
 _QUOTED4, _QUOTED6 = 576 - 28, 1280 - 48
-_MOST4, _IPV6_MIN_MTU = 18, 1280
+_MOST4 = 18
 _ERRORS4 = frozenset({3, 4, 5, 11, 12})
 _EXTENSIONS, _EXTENSIONS_MAX = (0, 43, 44, 60), 8
 _INTERNET_CONTROL, _TOS_BITS = 0xC0, 0x1E
@@ -31,7 +31,7 @@ class Error(NamedTuple):
 
 def too_big(family_bytes: int, mtu: int) -> Error:
     """A packet is larger than `mtu`. `family_bytes` is the size of an address (4 or 16)."""
-    return Error(3, 4, min(mtu, 0xFFFF)) if family_bytes == 4 else Error(2, 0, max(mtu, _IPV6_MIN_MTU))
+    return Error(3, 4, min(mtu, 0xFFFF)) if family_bytes == 4 else Error(2, 0, mtu)
 
 
 def reassembly_time(family_bytes: int) -> Error:

@@ -62,6 +62,7 @@ _ESP_LENGTH = int(Outcome.IN_ESP_LENGTH)
 _UNSUPPORTED_MODE = int(Outcome.UNSUPPORTED_MODE)
 
 _ESP, _AH, _COMP, _IPIP, _IPV6 = 50, 51, 108, 4, 41
+_ICMP, _ICMPV6 = 1, 58
 _VALID, _LARVAL = 1, 2
 _DIR_OUT = 2
 
@@ -69,14 +70,16 @@ _DIR_OUT = 2
 FRAGMENTS = 6
 
 
-@compiled(numba.types.UniTuple(int64, 2)(DATA, PACKETS, I64S, I64S))
-def classify(data: Bytes, packets: Any, encap_ports: Int64s, active: Int64s) -> tuple[int, int]:
-    """Read every packet's IP header, list those that may carry IPsec; return how many, and the fragments.
+@compiled(numba.types.UniTuple(int64, 3)(DATA, PACKETS, I64S, I64S))
+def classify(data: Bytes, packets: Any, encap_ports: Int64s, active: Int64s) -> tuple[int, int, int]:
+    """Read every packet's IP header, list those that may carry IPsec.
+
+    Returns how many they are, how many fragments there are, and how many ICMP messages.
 
     `encap_ports` are the destination ports of states with UDP encapsulation; what is for those is listed,
     fragments are not. Messages of TCP streams come with their `encap`.
     """
-    count = fragments = 0
+    count = fragments = messages = 0
     for i in range(packets.shape[0]):
         p = packets[i]
         p["policy"] = -1
@@ -103,7 +106,9 @@ def classify(data: Bytes, packets: Any, encap_ports: Int64s, active: Int64s) -> 
             if p["encap"]:
                 active[count] = i
                 count += 1
-    return count, fragments
+        elif proto in (_ICMP, _ICMPV6):
+            messages += 1
+    return count, fragments, messages
 
 
 @compiled(numba.boolean(DATA, PACKETS, int64))

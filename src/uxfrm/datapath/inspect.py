@@ -132,7 +132,7 @@ def inspect(context: Context, batch: Batch) -> None:
     1. IP headers  2. layers  3. the policy that each inner or clear packet falls under
     """
     context.start(batch)
-    count, fragments = layer.classify(batch.data, batch.packets, context.encap_ports, context.active)
+    count, fragments, _ = layer.classify(batch.data, batch.packets, context.encap_ports, context.active)
     if fragments:
         count = collect(context, batch, context.active, count, context.encap_ports, sent=True)
     count = int(udp.unwrap(batch.data, batch.packets, context.active, count))

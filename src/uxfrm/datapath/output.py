@@ -32,7 +32,7 @@ from uxfrm.datapath.modes import (
     transport_header,
     write_length,
 )
-from uxfrm.datapath.runs import DEPTH, GENID, MTU, ROW
+from uxfrm.datapath.runs import DEPTH, GENID, MTU, PATH, ROW
 from uxfrm.model.outcome import Outcome
 from uxfrm.tables.rows import REPLAY_ESN, ROWS, TRANSFORM_AH, TRANSFORM_COMP, TRANSFORM_ESP
 
@@ -43,9 +43,12 @@ _EXPIRED = int(Outcome.OUT_EXPIRED)
 _OVERFLOW = int(Outcome.OUT_SEQ_OVERFLOW)
 _BEET_FRAGMENT = int(Outcome.OUT_BEET_FRAGMENT)
 _TOO_BIG = int(Outcome.OUT_TOO_BIG)
+_INTERFACE = int(Outcome.OUT_INTERFACE_TOO_BIG)
 _ROOM = int(Outcome.OUT_ROOM)
 _ENGINE = int(Outcome.OUT_ENGINE)
 _BAD = int(Outcome.OUT_IP_HEADER)
+_FRAGMENTED = int(Outcome.OUT_FRAGMENTED)
+_OUTER_TOO_BIG = int(Outcome.OUT_OUTER_TOO_BIG)
 
 _VALID = 1
 _ESP = 50
@@ -119,12 +122,18 @@ def _encapsulate(
             if p["fragment"] and p["family"] == 2:
                 return _BEET_FRAGMENT
             kept = beet.kept(packets, i)
-        # Follows: xfrm6_tunnel_check_size: what every IPv6 link carries passes.
-        limit = max(mtu, _IPV6_MIN_MTU) if p["family"] == AF_INET6 else mtu
+        # Follows: __xfrm6_output for a packet's first tunnel, xfrm6_tunnel_check_size for the others: there
+        # passes what every IPv6 link carries.
+        least = p["family"] == AF_INET6 and (mode == BEET or p["depth"] > 1)
+        limit = max(mtu, _IPV6_MIN_MTU) if least else mtu
         if mtu and p["length"] > limit and dont_fragment(data, packets, i):
-            return _TOO_BIG
+            p["mtu"] = limit
+            # States with an if_id are behind an interface, which looks first. Follows: xfrmi_xmit2.
+            return _INTERFACE if x["if_id"] and p["depth"] == 1 else _TOO_BIG
     else:
         kept = outer = transport_header(data, packets, i)
+        if mtu and p["family"] != AF_INET6 and p["length"] > mtu and dont_fragment(data, packets, i):
+            return _TOO_BIG
     transform, icv_bytes = x["transform"], int64(x["icv_bytes"])
     length = p["length"] - kept
     around = tfc = trailer = 0
@@ -239,6 +248,14 @@ def begin(
     return count, made, noted
 
 
+@compiled(int64(DATA, PACKETS, int64))
+def _oversized(data: Bytes, packets: Any, i: int) -> int:
+    """What becomes of a protected packet that is larger than its path's MTU. Follows: ip_fragment."""
+    if packets[i]["family"] != AF_INET6 and dont_fragment(data, packets, i):
+        return _OUTER_TOO_BIG
+    return _FRAGMENTED
+
+
 @compiled(numba.void(ROWS, JOBS, DATA, PACKETS, I64S, int64, int64, JOBS, int64))
 def commit(
     rows: Any,
@@ -269,3 +286,5 @@ def commit(
         udp.write_checksum6(data, packets, active[k])
         if depth + 1 == bundles[b, DEPTH]:
             p["outcome"] = _SENT
+            if bundles[b, PATH] and p["length"] > bundles[b, PATH]:
+                p["outcome"] = _oversized(data, packets, active[k])

@@ -7,8 +7,6 @@ addresses, those that may carry IPsec are taken as its own.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from uxfrm.datapath import icmp
@@ -16,7 +14,6 @@ from uxfrm.datapath import input as layer
 from uxfrm.datapath.batch import Batch, Int64s
 from uxfrm.datapath.context import Context
 from uxfrm.datapath.fragments import Fragments, Refused, Whole, read
-from uxfrm.datapath.headers import parse
 from uxfrm.model.flow import PROTO_AH, PROTO_COMP, PROTO_ESP, PROTO_IPIP, PROTO_IPV6, PROTO_UDP
 from uxfrm.model.outcome import Outcome
 
@@ -62,7 +59,7 @@ def collect(
 def _ours(context: Context, batch: Batch, i: int, sent: bool) -> bool:
     """True for fragments of packets that this host is to put together."""
     packet = batch.packets[i]
-    local = None if sent else _is_local(context, batch, packet)
+    local = None if sent else is_local(context, batch, i)
     if local is not None:
         return local
     proto = int(packet["proto"])
@@ -73,9 +70,11 @@ def _ours(context: Context, batch: Batch, i: int, sent: bool) -> bool:
     return proto in _IPSEC or (packet["family"] != 2 and proto in _EXTENSIONS)
 
 
-def _is_local(context: Context, batch: Batch, packet: Any) -> bool | None:
+def is_local(context: Context, batch: Batch, i: int) -> bool | None:
+    """Whether packet i is for this host; None where nobody knows."""
     if context.is_local is None:
         return None
+    packet = batch.packets[i]
     at, size = (16, 4) if packet["family"] == 2 else (24, 16)
     at += int(packet["offset"])
     return context.is_local(batch.data[at : at + size].tobytes())
@@ -91,7 +90,7 @@ def _keep(
         fragments.figures.required += 1
         if refused.pointer >= 0 and not sent:
             error = icmp.parameter_problem(refused.pointer, refused.incomplete)
-            _answer(context, packet, record, error, Outcome.ICMP_PARAMETER_PROBLEM)
+            _answer(context, packet, error)
         return refused.outcome
 
 
@@ -115,7 +114,7 @@ def _classify(batch: Batch, i: int, ports: Int64s) -> bool:
     """Read the headers of a packet that is whole now; True where it may carry IPsec."""
     packet = batch.packets[i]
     outer, listed = int(packet["wire_proto"]), np.zeros(1, np.int64)
-    count, _ = layer.classify(batch.data, batch.packets[i : i + 1], ports, listed)
+    count, _, _ = layer.classify(batch.data, batch.packets[i : i + 1], ports, listed)
     packet["origin"] = i
     if packet["depth"]:
         packet["wire_proto"] = outer
@@ -131,22 +130,17 @@ def expire(context: Context, now_s: float) -> None:
 
 
 def _expire(context: Context, fragments: Fragments, now_s: float, sent: bool) -> None:
-    for packet, record in fragments.expire(now_s):
+    for packet in fragments.expire(now_s):
         if not sent:
             error = icmp.reassembly_time(4 if packet[0] >> 4 == 4 else 16)
-            _answer(context, packet, record, error, Outcome.ICMP_REASSEMBLY_TIME)
+            _answer(context, packet, error)
 
 
-def _answer(context: Context, packet: bytes, record: Any, error: icmp.Error, outcome: Outcome) -> None:
-    """Have an error sent about a packet for this host, if its addresses are known."""
+def _answer(context: Context, packet: bytes, error: icmp.Error) -> None:
+    """Have an error go out about a packet for this host, if its addresses are known."""
     here = icmp.destination_of(packet)
     if context.is_local is None or not context.is_local(here):
         return
     made = icmp.answer(packet, error, here)
-    if made is None or not context.icmp_allowance.allows(context.now):
-        return
-    answer = Batch.pack([made], int(context.now), int(record["mark"]), int(record["ifindex"]))
-    parse(answer.data, answer.packets, 0)
-    answer.packets[0]["outcome"] = outcome
-    context.finish(answer)
-    context.answers.append(answer)
+    if made is not None and context.icmp_allowance.allows(context.now):
+        context.answers.append(made)

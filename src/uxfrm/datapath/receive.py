@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from uxfrm.datapath import input as layer
-from uxfrm.datapath import ipcomp, policycheck, udp
+from uxfrm.datapath import ipcomp, pathmtu, policycheck, udp
 from uxfrm.datapath.batch import Batch, Int64s
 from uxfrm.datapath.carriers import ESPINTCP, ESPINUDP
 from uxfrm.datapath.companions import enlist
@@ -18,8 +18,8 @@ from uxfrm.datapath.crypto.batch import open_
 from uxfrm.datapath.embedded import embedded_flow
 from uxfrm.datapath.flowtable import ANY_GENERATION, INPUT, flow_key, look_up
 from uxfrm.datapath.policycheck import Decision, Embedded
-from uxfrm.datapath.reassemble import NO_PORTS, collect
-from uxfrm.model.flow import Flow
+from uxfrm.datapath.reassemble import NO_PORTS, collect, is_local
+from uxfrm.model.flow import PROTO_ICMP, PROTO_ICMPV6, Flow
 from uxfrm.model.outcome import Outcome, Verdict
 from uxfrm.model.policy import Direction, PolicyType
 from uxfrm.tables.states import State
@@ -31,10 +31,12 @@ def receive(context: Context, batch: Batch) -> None:
     """Take packets in, in place: afterwards each has its outcome, and those let in are the inner packets.
 
     1. IP headers, fragments  2. ESP out of UDP  3. layers  4. IPsec for others is forwarded
-    5. xfrm interfaces  6. policy check  7. counters
+    5. xfrm interfaces  6. policy check  7. counters  8. path MTUs out of ICMP errors
     """
     context.start(batch)
-    count, fragments = layer.classify(batch.data, batch.packets, context.encap_ports, context.active)
+    count, fragments, messages = layer.classify(
+        batch.data, batch.packets, context.encap_ports, context.active
+    )
     if fragments:
         count = collect(context, batch, context.active, count, context.encap_ports)
     if context.encap_ports.shape[0]:
@@ -46,6 +48,8 @@ def receive(context: Context, batch: Batch) -> None:
     _appear(context, batch)
     _check_policies(context, batch, context.every[: len(batch)])
     context.finish(batch)
+    if messages:
+        _learn(context, batch)
 
 
 def _unwrap(context: Context, batch: Batch, count: int) -> int:
@@ -95,18 +99,35 @@ def _open_layer(context: Context, batch: Batch, count: int) -> int:
     return enlist(context, batch, context.active, agains)
 
 
+def _learn(context: Context, batch: Batch) -> None:
+    """Believe ICMP errors that let-in packets for this host are: a path carries less than this host sends.
+
+    Follows: esp4_err and its siblings.
+    """
+    packets = batch.packets
+    messages = np.isin(packets["proto"], (PROTO_ICMP, PROTO_ICMPV6)) & np.isin(packets["outcome"], _LET_IN)
+    for i in np.flatnonzero(messages & (packets["depth"] == 0) & (packets["fragment"] == 0)).tolist():
+        packet, told = packets[i], pathmtu.read(batch.packet(i))
+        if told is None or is_local(context, batch, i) is False:
+            continue
+        mtu = told.mtu if packet["family"] != 2 else context.believed_mtu(told.mtu)
+        known = context.states.find(
+            told.daddr, told.spi, told.proto, int(packet["family"]), int(packet["mark"])
+        )
+        if known is not None and mtu is not None:
+            context.mtus.learn(told.daddr, mtu, max(context.now, int(packet["time"])))
+
+
 def _pass_on_others(context: Context, batch: Batch) -> None:
     """IPsec packets for somebody else are ordinary packets: no state of ours is missing for them."""
     packets = batch.packets
     if context.is_local is None:
         return
     missing = (packets["outcome"] == Outcome.IN_NO_STATE) & (packets["encap"] != ESPINTCP)
-    for i in np.flatnonzero(missing):
-        at = int(packets[i]["offset"]) + (16 if packets[i]["family"] == 2 else 24)
-        size = 4 if packets[i]["family"] == 2 else 16
-        if context.is_local(batch.data[at : at + size].tobytes()) is False:
+    for i in np.flatnonzero(missing).tolist():
+        if is_local(context, batch, i) is False:
             packets[i]["outcome"] = Outcome.PENDING
-            udp.wrap_again(packets, int(i))
+            udp.wrap_again(packets, i)
 
 
 def _appear(context: Context, batch: Batch) -> None:

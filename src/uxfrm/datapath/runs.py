@@ -25,10 +25,11 @@ _STATE_DIR = int(Outcome.OUT_STATE_DIR)
 _VALID = 1
 
 # Columns of a bundle: transforms, head and tail room, then per transform row, genid, MTU for the payload and
-# whether the state was dying.
+# whether the state was dying; at last the path's MTU, 0 where nobody knows.
 DEPTH, HEAD, TAIL = 0, 1, 2
 ROW, GENID, MTU, DYING = 3, 9, 15, 21
-BUNDLE_COLUMNS = 27
+PATH = 27
+BUNDLE_COLUMNS = 28
 
 
 @compiled(numba.boolean(ROWS, JOBS, int64))

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from uxfrm.datapath import ipcomp, runs, satable
+from uxfrm.datapath import ipcomp, oversize, runs, satable
 from uxfrm.datapath import output as layer
-from uxfrm.datapath.batch import HEADROOM, TAILROOM, Batch, Bytes, Int64s
+from uxfrm.datapath.batch import HEADROOM, TAILROOM, Batch, Bytes, Int64s, count_outcomes
 from uxfrm.datapath.context import Context, flow_of
 from uxfrm.datapath.crypto.batch import seal
 from uxfrm.datapath.embedded import embedded_flow
@@ -25,6 +25,7 @@ from uxfrm.tables.rows import TRANSFORM_AH, TRANSFORM_COMP, TRANSFORM_ESP
 from uxfrm.tables.states import State
 
 _BUNDLES_START = 64
+_SIZES = [int(Outcome.OUT_TOO_BIG), int(Outcome.OUT_FRAGMENTED)]
 _DEFAULT_MTU = 1500
 
 
@@ -44,7 +45,7 @@ class Bundles:
 
     def number(self, states: tuple[State, ...], path_mtu: int) -> int:
         """The bundle of these states (innermost first), made if need be. Follows: xfrm_bundle_create."""
-        key = tuple(state.genid * 2 + state.dying for state in states)
+        key = (path_mtu, *(state.genid * 2 + state.dying for state in states))
         found = self._of.get(key)
         if found is None:
             found = len(self._of)
@@ -60,7 +61,7 @@ class Bundles:
         row[runs.DEPTH] = len(states)
         row[runs.HEAD] = sum(satable.header_bytes(state) for state in states)
         row[runs.TAIL] = sum(satable.trailer_bytes(state) for state in states)
-        limit = path_mtu
+        row[runs.PATH] = limit = path_mtu
         for depth in range(len(states) - 1, -1, -1):
             state = states[depth]
             row[runs.ROW + depth] = state.row
@@ -92,7 +93,23 @@ def send(context: Context, bundles: Bundles, batch: Batch, hold: bool = True) ->
     done = 0
     while done < count:
         done = _advance(context, bundles, batch, done, hold)
+    sizes = context.totals[_SIZES]
     context.finish(batch)
+    if (context.totals[_SIZES] != sizes).any():
+        _divide(context, bundles, batch, hold)
+
+
+def _divide(context: Context, bundles: Bundles, batch: Batch, hold: bool) -> None:
+    """Send in pieces what is too large for its path, or tell who sent it."""
+    own, others = oversize.refused(context, bundles.rows, batch)
+    if own:
+        done = first = oversize.divide_inner(context, batch, own)
+        context.fit(batch)
+        while done < len(batch):
+            done = _advance(context, bundles, batch, done, hold)
+        count_outcomes(batch.packets[first:], context.totals)
+    oversize.divide_outer(context, bundles.rows, batch)
+    oversize.too_big(context, batch, others)
 
 
 def _advance(context: Context, bundles: Bundles, batch: Batch, start: int, hold: bool) -> int:
@@ -212,7 +229,8 @@ def _outcome(context: Context, bundles: Bundles, found: Resolution) -> tuple[Out
             return Outcome.OUT_STATE_INVALID, -1
         if state.record["transform"] not in (TRANSFORM_ESP, TRANSFORM_AH, TRANSFORM_COMP):
             return Outcome.UNSUPPORTED_MODE, -1
-    return Outcome.PENDING, bundles.number(found.states, context.path_mtu)
+    path_mtu = context.mtus.of(found.states[-1].config.daddr)
+    return Outcome.PENDING, bundles.number(found.states, path_mtu)
 
 
 def _hold(context: Context, batch: Batch, candidates: Int64s, hold: bool) -> None:

@@ -164,16 +164,6 @@ class Outcome(IntEnum):
         "first one without all headers",
     )
     IN_FRAGMENT_FLOOD = (Verdict.DROPPED, None, "a fragment, while others use all memory that is for them")
-    ICMP_REASSEMBLY_TIME = (
-        Verdict.RETURNED,
-        None,
-        "ICMP time exceeded, made here: the fragments of a packet did not come in time",
-    )
-    ICMP_PARAMETER_PROBLEM = (
-        Verdict.RETURNED,
-        None,
-        "an ICMPv6 parameter problem, made here: the headers of a fragment are wrong or not all there",
-    )
     IN_UDP_HEADER = (
         Verdict.DROPPED,
         None,
@@ -183,6 +173,18 @@ class Outcome(IntEnum):
         Verdict.DROPPED,
         None,
         "ESP in UDP, shorter than an IP and a UDP header: Linux takes it for cut off",
+    )
+    UNSUPPORTED_STREAM = (
+        Verdict.UNSUPPORTED,
+        None,
+        "a segment of a TCP stream of which the capture lacks what is needed to find its messages",
+    )
+    STREAM_SEGMENT = (Verdict.IGNORED, None, "a segment of a TCP stream with ESP that completes no packet")
+    STREAM_IKE = (Verdict.IGNORED, None, "an IKE message in a TCP stream")
+    STREAM_BROKEN = (
+        Verdict.IGNORED,
+        None,
+        "a TCP stream whose framing is broken: Linux reads nothing of it any more",
     )
     IN_KEEPALIVE = (Verdict.IGNORED, None, "a NAT keepalive")
     IN_STREAM_FULL = (
@@ -305,6 +307,12 @@ class Outcome(IntEnum):
     OUT_IP_HEADER = (Verdict.DROPPED, None, "the IP header is malformed")
     OUT_DEFAULT_BLOCK = (Verdict.DROPPED, None, "no policy matches, and the default policy is block")
     OUT_CARRIER = (Verdict.DROPPED, None, "no transform for an xfrm interface, a carrier error: {detail}")
+    OUT_NO_METADATA = (Verdict.DROPPED, None, "the xfrm interface wants an if_id with each packet")
+    OUT_INTERFACE_TOO_BIG = (
+        Verdict.DROPPED,
+        None,
+        "larger than the states behind the xfrm interface leave room for, and it must not be fragmented",
+    )
     OUT_ROUTING_LOOP = (
         Verdict.DROPPED,
         None,
@@ -353,8 +361,29 @@ class Outcome(IntEnum):
     )
     OUT_TOO_BIG = (
         Verdict.DROPPED,
-        Counter.XfrmOutStateModeError,
-        "larger than the tunnel's MTU, and it must not be fragmented",
+        None,
+        "larger than the state's MTU, and it must not be fragmented; sockets and forwarding refuse it "
+        "before XFRM",
+    )
+    OUT_OUTER_TOO_BIG = (
+        Verdict.DROPPED,
+        None,
+        "protected, but larger than the path's MTU, and it must not be fragmented",
+    )
+    OUT_FRAGMENTED = (
+        Verdict.SPLIT,
+        None,
+        "protected as the policy asks, and larger than the path's MTU: sent in fragments",
+    )
+    OUT_FRAGMENTED_FIRST = (
+        Verdict.SPLIT,
+        None,
+        "larger than the tunnel's MTU, and this host's own: its fragments are protected one by one",
+    )
+    ICMP_TOO_BIG = (
+        Verdict.RETURNED,
+        None,
+        "ICMP to who sent a packet that is too big, made here: it tells the MTU",
     )
     OUT_UDP_LENGTH = (
         Verdict.DROPPED,

@@ -1,0 +1,117 @@
+"""Packets that are larger than their path: told of to who sent them, or sent in pieces.
+
+Follows: xfrm4_tunnel_check_size, xfrm6_tunnel_check_size, __xfrm6_output, ip_finish_output, ip_forward. As on
+Linux an outer packet without DF is fragmented when it is protected; of an inner IPv6 packet through a tunnel
+each fragment is protected, if it is the host's own; who else sends it is told the MTU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from uxfrm.datapath import icmp, runs
+from uxfrm.datapath import output as layer
+from uxfrm.datapath.batch import Batch, Int64s, count_outcomes
+from uxfrm.datapath.context import Context
+from uxfrm.datapath.divide import divide
+from uxfrm.datapath.headers import AF_INET6, parse
+from uxfrm.model.address import Address
+from uxfrm.model.flow import PROTO_TCP
+from uxfrm.model.outcome import Outcome
+from uxfrm.model.template import Mode
+
+# What the fragments of a protected packet have of its record.
+_OF_WHOLE = ("policy", "detail", "bundle", "depth", "path", "pathgen", "spi", "seq", "seq_hi")
+
+
+def too_big(context: Context, batch: Batch, refused: Iterable[tuple[int, int]]) -> None:
+    """Answer packets that were refused, each with the MTU that it should have had: (index, MTU).
+
+    The ICMP errors stand behind the batch's other packets. None is made where no address is known from which
+    it could come, and where Linux makes none.
+    """
+    made, origins = [], []
+    for i, mtu in refused:
+        packet = batch.packet(i)
+        source = _own_address(context, batch.packets[i], packet)
+        answer = source and icmp.answer(packet, icmp.too_big(len(source), mtu), source)
+        if answer:
+            made.append(answer)
+            origins.append(i)
+    if not made:
+        return
+    for i in batch.append(made, origins).tolist():
+        parse(batch.data, batch.packets, i)
+        record = batch.packets[i]
+        record["outcome"], record["policy"], record["bundle"] = Outcome.ICMP_TOO_BIG, -1, -1
+        record["ifindex"] = record["socket"] = record["owner"] = 0
+    count_outcomes(batch.packets[-len(made) :], context.totals)
+
+
+def _own_address(context: Context, record: Any, packet: bytes) -> Address | None:
+    """The address by which the sender reaches this host; where nobody knows, the state's own end."""
+    sender = icmp.source_of(packet)
+    found = context.source_of(sender)
+    if found is None and record["depth"]:
+        state = context.state_at(int(record["path"][0]), int(record["pathgen"][0]))
+        own = state.config.saddr if state else b""
+        found = own if len(own) == len(sender) and any(own) else None
+    return found
+
+
+def refused(
+    context: Context, bundles: Int64s, batch: Batch
+) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    """The packets that a tunnel was too small for, with its MTU: those to fragment, and those to answer."""
+    packets = batch.packets
+    those = np.flatnonzero((packets["outcome"] == Outcome.OUT_TOO_BIG) & (packets["depth"] == 1)).tolist()
+    sized = [(i, int(bundles[packets[i]["bundle"], runs.MTU])) for i in those]
+    own = [pair for pair in sized if _may_divide(context, batch, pair[0])]
+    return own, [pair for pair in sized if pair not in own]
+
+
+def _may_divide(context: Context, batch: Batch, i: int) -> bool:
+    """True for the host's own IPv6 packets into a tunnel. What TCP sends is never fragmented."""
+    packet = batch.packets[i]
+    if packet["family"] != AF_INET6 or packet["fragment"] or packet["proto"] == PROTO_TCP:
+        return False
+    tunnel = context.states.rows[packet["path"][0]]["mode"] == Mode.TUNNEL
+    at = int(packet["offset"]) + 8
+    return bool(tunnel and context.is_local and context.is_local(batch.data[at : at + 16].tobytes()))
+
+
+def divide_inner(context: Context, batch: Batch, own: list[tuple[int, int]]) -> int:
+    """Append the fragments of packets that are to be protected one by one; return the first one's index.
+
+    They go by the bundle of the whole packet, whose ports they do not show.
+    """
+    first = len(batch)
+    for i, mtu in own:
+        pieces = divide(batch.packet(i), mtu, context.identification())
+        indices = batch.append(pieces, [i] * len(pieces))
+        layer.classify(batch.data, batch.packets[indices[0] :])
+        whole = batch.packets[i]
+        for name in ("policy", "detail", "bundle", "origin"):
+            batch.packets[name][indices] = whole[name]
+        context.totals[Outcome.OUT_TOO_BIG] -= 1
+        context.totals[Outcome.OUT_FRAGMENTED_FIRST] += 1
+        whole["outcome"] = Outcome.OUT_FRAGMENTED_FIRST
+    return first
+
+
+def divide_outer(context: Context, bundles: Int64s, batch: Batch) -> None:
+    """Append the fragments of protected packets that are larger than their path's MTU, ready to be sent."""
+    packets, first = batch.packets, len(batch)
+    those = np.flatnonzero(packets["outcome"] == Outcome.OUT_FRAGMENTED).tolist()
+    for i in those:
+        mtu = int(bundles[batch.packets[i]["bundle"], runs.PATH])
+        pieces = divide(batch.packet(i), mtu, context.identification())
+        for k in batch.append(pieces, [i] * len(pieces)).tolist():
+            parse(batch.data, batch.packets, k)
+            for name in _OF_WHOLE:
+                batch.packets[k][name] = batch.packets[i][name]
+            batch.packets[k]["outcome"] = Outcome.SENT
+    count_outcomes(batch.packets[first:], context.totals)
