@@ -21,6 +21,7 @@ import errno
 import os
 import select
 import socket
+import struct
 from collections.abc import Sequence
 
 import numba
