@@ -18,7 +18,7 @@ export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 
 # What the demo needs, and what the tests need besides.
 PACKAGES := libipsec-mb1 libnettle8 libssl3
-TEST_PACKAGES := systemd iproute2 iputils-ping iperf3 curl nftables tshark wireshark-common tcpdump kmod util-linux gcc libc6-dev binutils procps \
+TEST_PACKAGES := systemd iproute2 iputils-ping iperf3 curl iptables nftables tshark wireshark-common tcpdump kmod util-linux gcc libc6-dev binutils procps \
     make flex bison bc xz-utils \
     strongswan-charon strongswan-swanctl libstrongswan-standard-plugins \
     libldns3 libevent-core-2.1-7 libevent-pthreads-2.1-7 libunbound8 libcurl3-nss libnss3-tools \

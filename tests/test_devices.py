@@ -144,7 +144,21 @@ def test_metadata_names_the_interface_id_packet_by_packet() -> None:
     ns.add_interface(20, "external", EXTERNAL)
     sent = [out(ns, 20, if_id=if_id, link=ETH0) for if_id in (5, 6, 7, 0)]
     assert [batch.packets["spi"][0] for batch in sent[:2]] == [0x1000, 0x1001]
-    assert [outcomes(batch) for batch in sent[2:]] == [[Outcome.OUT_CARRIER]] * 2
+    assert [outcomes(batch) for batch in sent[2:]] == [[Outcome.OUT_CARRIER], [Outcome.OUT_NO_METADATA]]
+
+
+def test_what_the_states_leave_no_room_for_is_told_with_the_mtu_and_not_counted() -> None:
+    """GCM-128 in tunnel mode leaves 1446 of 1500 bytes (UML)."""
+    ns = router(5)
+    ns.path.path_mtu = 1500
+    sizes = (1446, 1447)
+    packets = [datagram(size - 28, flags=flags) for size in sizes for flags in ("DF", "")]
+    batch = Batch.pack(packets, ifindex=IPSEC0)
+    ns.output(batch)
+    refused = Outcome.OUT_INTERFACE_TOO_BIG
+    assert outcomes(batch) == [Outcome.SENT, Outcome.SENT, refused, Outcome.SENT]
+    assert batch.packets["mtu"].tolist() == [0, 0, 1446, 0]
+    assert moved(ns) == {}
 
 
 def test_opened_packets_appear_on_the_interface_of_their_state() -> None:

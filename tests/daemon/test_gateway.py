@@ -35,7 +35,7 @@ class Side:
         self.network, self.wire = outer.ends
         self.nat_t, self.udp = port.ends
         by_port = {(4, 4500): self.udp} if with_udp else {}
-        self.gateway = Gateway(ns, Outlets(self.tun, self.wire if with_wire else None, by_port))
+        self.gateway = Gateway(ns, Outlets(self.tun, {4: self.wire} if with_wire else {}, by_port))
 
     def turn(self, now: float = 1000) -> None:
         """Serve everything that waits."""
@@ -181,7 +181,7 @@ def test_an_error_in_the_path_loses_its_batch_alone(monkeypatch: pytest.MonkeyPa
 def test_over_a_bad_wire_what_arrives_was_sent_and_arrives_once() -> None:
     left, right = Side(namespace(state(), OUT)), Side(namespace(state(replay_window=64), ALLOW))
     bad = Injector(left.wire, Faults(loss=0.1, duplicate=0.1, corrupt=0.1, reorder=0.2), seed=3)
-    left.gateway.outlets.wire = bad
+    left.gateway.outlets.wire = {4: bad}
     sent = [bytes(IP(src="10.1.0.5", dst="10.2.0.9", id=number) / Raw(b"x")) for number in range(400)]
     for packet in sent:
         put(left.host, packet)

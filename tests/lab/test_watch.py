@@ -31,6 +31,16 @@ KINDS: dict[str, tuple[Callable[[], Packet], Kind]] = {
 }
 
 
+QUOTED: dict[str, tuple[Packet, Kind]] = {
+    "esp": (IP(proto=50) / Raw(SPI + b"x" * 20), Kind.ABOUT),
+    "esp in udp": (IP() / UDP(sport=4500, dport=4500) / Raw(SPI + b"x" * 20), Kind.ABOUT),
+    "ike": (IP() / UDP(sport=500, dport=500) / Raw(b"x" * 28), Kind.ABOUT),
+    "udp": (IP() / UDP(sport=53, dport=53) / Raw(b"x" * 28), Kind.CLEAR),
+    "icmp": (IP() / ICMP() / Raw(b"x" * 28), Kind.CLEAR),
+    "nothing": (Raw(b""), Kind.CLEAR),
+}
+
+
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Lab]:
     with Lab(two_hosts()) as found:
@@ -69,6 +79,14 @@ def test_a_packet_is_counted_as_what_it_is(lab: Lab, family: int, name: str) -> 
     proto = {"icmp": 1 if family == 4 else 58}.get(name)
     send(lab, [header(lab, family, proto) / make()] * 3)
     assert kinds(lab) == {kind: 3}
+
+
+@pytest.mark.parametrize("name", QUOTED)
+def test_an_icmp_error_is_of_what_it_quotes(lab: Lab, name: str) -> None:
+    quoted, kind = QUOTED[name]
+    lab.watch.seen()
+    send(lab, [header(lab, 4) / ICMP(type=3, code=2) / Raw(bytes(quoted))])
+    assert kinds(lab) == {kind: 1}
 
 
 @pytest.mark.parametrize("sealed", [True, False])

@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import json
 import os
+import signal
 import socket
 import struct
 import subprocess
@@ -32,12 +33,14 @@ _NLM_F_REQUEST, _NLM_F_DUMP = 1, 0x300
 _SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, _NETLINK_EXT_ACK = 270, 1, 11
 _TICK = 0.03
 _TCP_ULP = 31
+_CAPTURE = "/run/capture.pcap"
 _FRAME_TYPE = 0x88B5  # for local experiments
 
 _LAST_COMMAND, _LAST_ANSWER = "xfrm state count\n", "SAD count"
 
 sockets: dict[str, socket.socket] = {}
 batches: list[subprocess.Popen[str]] = []
+captures: list[subprocess.Popen[str]] = []
 
 
 def run(argv: list[str], stdin: str = "") -> list[Any]:
@@ -195,6 +198,26 @@ def frame_open() -> None:
     sockets["frame"] = made
 
 
+def capture_start(device: str) -> None:
+    """Have tcpdump take down all that passes a device: it copies frames, which Linux decrypts in place."""
+    argv = ["tcpdump", "-Z", "root", "-U", "--immediate-mode", "-i", device, "-w", _CAPTURE]
+    made = subprocess.Popen(argv, stderr=subprocess.PIPE, text=True)
+    assert made.stderr is not None
+    while "listening" not in (line := made.stderr.readline()):
+        if not line:
+            raise RuntimeError("tcpdump does not begin")
+    captures.append(made)
+
+
+def capture_stop() -> str:
+    """The capture, as a file holds it."""
+    made = captures.pop()
+    made.send_signal(signal.SIGINT)
+    made.communicate(timeout=10)
+    with open(_CAPTURE, "rb") as file:
+        return file.read().hex()
+
+
 def frame_send(frame: str) -> None:
     sockets["frame"].send(bytes.fromhex(frame))
 
@@ -341,6 +364,8 @@ CALLS: dict[str, Callable[..., Any]] = {
         xfrm_ask,
         xfrm_take,
         frame_open,
+        capture_start,
+        capture_stop,
         frame_send,
         frame_take,
         sleep_into,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterator
 from dataclasses import replace
+from io import BytesIO
 
 import pytest
 
@@ -29,15 +30,19 @@ from linux.twin import (
     prepare,
     read_datagram,
 )
+from uxfrm.attach.pcap import open_capture
 from uxfrm.datapath.batch import Batch
 from uxfrm.datapath.streams import Ends, Framing, Stream
+from uxfrm.explain.report import IN, OUT
 from uxfrm.lifecycle.events import Event, MappingChanged
 from uxfrm.model.address import AF_INET6, ANY4, ANY6, parse
 from uxfrm.model.outcome import Outcome, Verdict
+from uxfrm.model.policy import Direction, PolicyConfig
 from uxfrm.model.state import DECAP_DSCP, ENCAP_ESPINTCP, Encap
 from uxfrm.namespace import Namespace
 from uxfrm.netlink.constants import Group
 from uxfrm.netlink.events import notification
+from uxfrm.replay.host import Host
 
 pytestmark = pytest.mark.linux
 
@@ -381,3 +386,41 @@ def test_the_segments_dscp_is_the_outer_one(linux: LinuxGuest) -> None:
     batch = theirs(twin, case).receive(data, tos=0xB8)
     twin.input(batch)
     assert {packet[1] for packet in packets(batch)} == {0xB8}
+
+
+def test_a_capture_of_the_connection_is_read_by_replay(linux: LinuxGuest) -> None:
+    """All of the guest's traffic, as one of its hosts would capture it: both directions, IKE, a keepalive."""
+    case = in_tcp(Case(GCM[2], SHAPES[2]))
+    prepare(linux, case)
+    backwards = in_tcp(replace(case, spi=case.spi + 1).reversed())
+    linux.ip_batch("".join(backwards.batch().splitlines(keepends=True)[2:]))
+    linux.call("capture_start", "veth0")
+    connect(linux, case)
+    _, data = sealed(case)
+    stream = case.namespace().open_stream(Ends(bytes(4), 1, bytes(4), 2))
+    stream.send(MARKER + b"ike")
+    stream.send(b"\xff")
+    send(linux, stream.take() + data, 700)
+    assert bytes.fromhex(linux.call("tcp_take", "s", 100, 5.0)) == MARKER + b"ike"
+    settle(linux)
+    assert len(linux.udp_take("u", len(PAYLOADS), timeout=0)) == len(PAYLOADS)
+    sent_by(linux, backwards, PAYLOADS[:2])
+    capture = bytes.fromhex(linux.call("capture_stop"))
+
+    host = case.twin()
+    host.add_state(backwards.state())
+    host.add_policy(PolicyConfig(Direction.OUT, backwards.selector(), (backwards.template(Direction.OUT),)))
+    player = Host(host, local=frozenset({parse("10.3.0.2")}))
+    with open_capture(BytesIO(capture)) as frames:
+        played = [report for batch in frames for report in player.reports(player.play(batch))]
+    # Linux shows what it has decrypted on the device once more.
+    found = [report for report in played if report.source.startswith("10.3.")]
+    inwards = [report.code for report in found if report.direction == IN]
+    outwards = [report.code for report in found if report.direction == OUT]
+    assert inwards.count(Outcome.DELIVERED) == len(PAYLOADS)
+    assert (inwards.count(Outcome.STREAM_IKE), inwards.count(Outcome.IN_KEEPALIVE)) == (2, 1)
+    assert (outwards.count(Outcome.SENT), outwards.count(Outcome.STREAM_IKE)) == (2, 1)
+    others = set(inwards + outwards) - {Outcome.STREAM_SEGMENT, Outcome.STREAM_IKE, Outcome.IN_KEEPALIVE}
+    assert others == {Outcome.DELIVERED, Outcome.SENT}
+    opened = [report.inner for report in found if report.code in (Outcome.DELIVERED, Outcome.SENT)]
+    assert [read_datagram(inner)[-1] for inner in opened if inner] == [*PAYLOADS, *PAYLOADS[:2]]

@@ -26,6 +26,9 @@ from uxfrm.model.outcome import Outcome, Verdict
 OWN_MARK = 0x10000000
 """The bit of the packet mark that uxfrm's own packets carry, so that they are not taken a second time."""
 
+CHECKED_MARK = 0x20000000
+"""The bit that packets carry which Namespace.input has let in."""
+
 
 class AttachmentError(Exception):
     """An attachment that can't be opened; the text says what is missing, for whoever starts it."""
@@ -98,11 +101,12 @@ class Waitable(Attachment, Protocol):
         """The descriptor that is readable when `receive` has something to give."""
 
 
-_VERDICTS = np.array([int(outcome.verdict) for outcome in Outcome], np.int64)
+VERDICTS = np.array([int(outcome.verdict) for outcome in Outcome], np.int64)
+"""The verdict of each outcome, by its number."""
 
 
 def chosen(batch: Batch, *verdicts: Verdict) -> Int64s:
     """The indices of the batch's packets that ended in one of these verdicts, in the order to send them."""
     order = batch.in_order()
-    wanted = np.isin(_VERDICTS[batch.packets["outcome"]], [int(v) for v in verdicts])
+    wanted = np.isin(VERDICTS[batch.packets["outcome"]], [int(v) for v in verdicts])
     return order[wanted[order]]

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import click
 
+from uxfrm.attach.attachment import AttachmentError
 from uxfrm.cli.run import SOCKET
-from uxfrm.daemon import logs
+from uxfrm.daemon import attached, logs
 from uxfrm.daemon.access import Access, Need
 from uxfrm.daemon.serve import Options
 from uxfrm.daemon.serve import daemon as serve
@@ -53,6 +54,13 @@ def _group(_: click.Context, __: click.Parameter, name: str | None) -> int:
     metavar="DIR",
     help="Keep policies, defaults and thresholds there, and restore them at start. States are never kept.",
 )
+@click.option(
+    "--attach",
+    "words",
+    multiple=True,
+    metavar="WHAT",
+    help="Where packets come from and go to: " + ", ".join(attached.FORMS) + ". Again for each.",
+)
 @click.option("--log-format", type=click.Choice(logs.FORMATS), default="text", show_default=True)
 @click.option("--log-level", type=click.Choice(logs.LEVELS), default="info", show_default=True)
 def daemon(
@@ -61,6 +69,7 @@ def daemon(
     anybody: bool,
     need: str,
     state_dir: Path | None,
+    words: tuple[str, ...],
     log_format: str,
     log_level: str,
 ) -> None:
@@ -73,7 +82,12 @@ def daemon(
     mode = 0o666 if anybody else 0o660 if group >= 0 else 0o600
     access = Access(others=anybody or group >= 0, need=Need(need))
     try:
-        asyncio.run(serve(Options(path, mode, group, access, state_dir)))
+        wanted = attached.parse(words) if words else None
+        well = asyncio.run(serve(Options(path, mode, group, access, state_dir, wanted)))
+    except (ValueError, AttachmentError) as error:
+        click.echo(f"uxfrm: {error}", err=True)
+        sys.exit(1)
     except OSError as error:
         click.echo(f"uxfrm: {error.filename or path}: {error.strerror}", err=True)
         sys.exit(1)
+    sys.exit(0 if well else 1)

@@ -15,6 +15,7 @@ import os
 import re
 import select
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 from uxfrm.lifecycle.sockets import Socket
@@ -26,13 +27,34 @@ SOCKETS_MAX = 4096
 _INODE = re.compile(r"^tfd:.* ino:([0-9a-f]+) ", re.MULTILINE)
 
 
+class Watched:
+    """Sockets of clients, of which it can be told which are still open anywhere."""
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+
+    def add(self, client: socket.socket) -> None:
+        """Watch a socket, which may then be closed here. OSError."""
+        self._epoll.register(client.fileno(), 0)
+
+    def alive(self) -> set[int]:
+        """The inodes of those that are open."""
+        told = Path(f"/proc/self/fdinfo/{self._epoll.fileno()}").read_text()
+        return {int(inode, 16) for inode in _INODE.findall(told)}
+
+    def close(self) -> None:
+        """Watch no more."""
+        self._epoll.close()
+
+
 class ClientSockets:
-    """Sockets with policies, by inode."""
+    """Sockets with policies, by inode. `let_by` is told whose policy has them send in clear, or no longer."""
 
     def __init__(self, namespace: Namespace) -> None:
         self._namespace = namespace
         self._sockets: dict[int, Socket] = {}
-        self._watched = select.epoll()
+        self._watched = Watched()
+        self.let_by: Callable[[socket.socket, bool], None] | None = None
 
     def __len__(self) -> int:
         return len(self._sockets)
@@ -47,6 +69,8 @@ class ClientSockets:
         known = self._sockets.get(inode) or self._namespace.open_socket(client.family)
         try:
             socketoptions.set_policy(known, family, policy, capable)
+            if self.let_by is not None:
+                self.let_by(client, known.sends_in_clear)
             if inode not in self._sockets:
                 self._keep(client, inode, known)
         finally:
@@ -56,16 +80,14 @@ class ClientSockets:
     def _keep(self, client: socket.socket, inode: int, known: Socket) -> None:
         if len(self._sockets) >= SOCKETS_MAX:
             raise XfrmError(errno.ENOBUFS)
-        self._watched.register(client.fileno(), 0)
+        self._watched.add(client)
         self._sockets[inode] = known
 
     def sweep(self) -> None:
         """Forget the sockets that were closed, with their policies."""
         if not self._sockets:
             return
-        told = Path(f"/proc/self/fdinfo/{self._watched.fileno()}").read_text()
-        alive = {int(inode, 16) for inode in _INODE.findall(told)}
-        for inode in self._sockets.keys() - alive:
+        for inode in self._sockets.keys() - self._watched.alive():
             self._sockets.pop(inode).close()
 
     def close(self) -> None:

@@ -14,6 +14,7 @@ from uxfrm.daemon.access import Rights
 from uxfrm.daemon.ports import Hub
 from uxfrm.intercept.engine import Peer
 from uxfrm.model.error import XfrmError
+from uxfrm.model.state import ENCAP_ESPINUDP
 from uxfrm.model.sysctl import SYSCTLS
 from uxfrm.netlink.constants import Group
 from uxfrm.netlink.server import Port
@@ -132,8 +133,10 @@ class ControlledEngine:
             raise _refusal(errno.EPERM)
 
     def encapsulate(self, udp: socket.socket, kind: int, peer: Peer) -> int:
-        """As Engine.encapsulate: taken note of by nobody yet, for packets are not attached."""
-        udp.close()
+        """As Engine.encapsulate: of no effect unless the daemon serves IKE daemons' ports."""
+        with udp:
+            if kind == ENCAP_ESPINUDP and self._hub.ike is not None:
+                self._hub.ike.ask(udp)
         return 0
 
     def socket_policy(self, client: socket.socket, family: int, policy: bytes | None, peer: Peer) -> int:

@@ -63,11 +63,13 @@ class Detour:
         self._seen = version
 
     def _enforce(self, wanted: _Wanted) -> None:
-        """In the order in which nothing is open meanwhile."""
-        if self._done is None or self._done.rules != wanted.rules:
-            screen.install(wanted.rules)
+        """What goes out and what comes in: one does not wait for the other to succeed."""
         sources = {prefix: source for prefix, source in wanted.sources.items() if source is not None}
-        self._routes.replace(wanted.sources, sources=sources, closed=wanted.closed)
+        try:
+            self._routes.replace(wanted.sources, sources=sources, closed=wanted.closed)
+        finally:
+            if self._done is None or self._done.rules != wanted.rules:
+                screen.install(wanted.rules)
 
     def _wanted(self) -> _Wanted:
         configs = sorted(

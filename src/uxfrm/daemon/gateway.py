@@ -1,6 +1,6 @@
 """A namespace between its host and the network: what attachments receive goes through it and on to others.
 
-    gateway = Gateway(namespace, Outlets(host=tun, wire=raw, udp={(4, 4500): nat_t}))
+    gateway = Gateway(namespace, Outlets(tun, {4: raw}, {(4, 4500): nat_t}))
     while gateway.serve(tun, now): ...
 
 Rule 1: it opens nothing and reads no clock: wires in memory and a clock of one's own will do.
@@ -19,7 +19,11 @@ import numpy as np
 from uxfrm.attach.attachment import Attachment, Way, chosen
 from uxfrm.daemon import logs
 from uxfrm.datapath.batch import Batch, Int64s
+from uxfrm.lifecycle.sockets import Socket
+from uxfrm.model.address import AF_INET, AF_INET6
 from uxfrm.model.outcome import Outcome, Verdict
+from uxfrm.model.policy import Direction, PolicyConfig
+from uxfrm.model.selector import EVERYTHING
 from uxfrm.namespace import Namespace
 
 _UDP = 17
@@ -32,11 +36,14 @@ _UNCLAIMED = (Verdict.CLEAR,)
 
 @dataclass
 class Outlets:
-    """Where packets leave. `host`: those for the host, or to be routed by it. `udp`: protected ones of an IP
-    version that have a UDP header with this source port. `wire`: all others for the network."""
+    """Where packets leave.
+
+    `host`: those for the host, or to be routed by it. `udp`: protected ones of an IP version that have a UDP
+    header with this source port. `wire`: all others for the network, by IP version.
+    """
 
     host: Attachment | None = None
-    wire: Attachment | None = None
+    wire: Mapping[int, Attachment] = field(default_factory=dict)
     udp: Mapping[tuple[int, int], Attachment] = field(default_factory=dict)
 
 
@@ -51,6 +58,16 @@ class Gateway:
         self.namespace = namespace
         self.outlets = outlets
         self.nowhere = self.unclaimed = self.failed = 0
+        self._udp_sockets = [self._open_socket(family) for family in (AF_INET, AF_INET6)]
+
+    def _open_socket(self, family: int) -> Socket:
+        """What datagrams with ESP inside come to: a socket whose own policy lets them in as they are.
+
+        Policies between the hosts themselves ask for IPsec around every datagram. Follows: IKE daemons.
+        """
+        opened = self.namespace.open_socket(family)
+        opened.set_policy(PolicyConfig(Direction.IN, EVERYTHING[family]))
+        return opened
 
     def serve(self, attachment: Attachment, now: float) -> bool:
         """Take one batch from an attachment and hand on what becomes of it; False if it has none.
@@ -62,6 +79,9 @@ class Gateway:
         batch = attachment.receive(now)
         if batch is None:
             return False
+        for (version, _), udp in self.outlets.udp.items():
+            if udp is attachment:
+                batch.packets["socket"] = self._udp_sockets[version == 6].number
         if self._decide(batch, attachment.way):
             if attachment.way is Way.OUT:
                 self._hand_out(batch)
@@ -107,14 +127,15 @@ class Gateway:
 
     def _to_network(self, batch: Batch, those: Int64s) -> None:
         """Each to the attachment that sends its kind; ESP in UDP leaves from the port its header names."""
-        if self.outlets.udp and len(those):
-            keys, left = _encapsulated(batch, those), np.ones(len(those), np.bool_)
-            for (version, port), attachment in self.outlets.udp.items():
-                own = keys == _key(version, port)
-                self._send(attachment, batch, those[own])
-                left &= ~own
-            those = those[left]
-        self._send(self.outlets.wire, batch, those)
+        if not len(those):
+            return
+        keys = _keys(batch, those)
+        for (version, port), attachment in self.outlets.udp.items():
+            own = keys == _key(version, port)
+            self._send(attachment, batch, those[own])
+            those, keys = those[~own], keys[~own]
+        for version in np.unique(keys >> 16).tolist():
+            self._send(self.outlets.wire.get(version), batch, those[keys >> 16 == version])
 
     def _send(self, attachment: Attachment | None, batch: Batch, those: Int64s) -> None:
         if not len(those):
@@ -129,18 +150,18 @@ def _key(version: int, port: int) -> int:
     return version << 16 | port
 
 
-def _encapsulated(batch: Batch, those: Int64s) -> Int64s:
-    """IP version and UDP source port of packets that IPsec made, or keeps alive; 0 for others."""
+def _keys(batch: Batch, those: Int64s) -> Int64s:
+    """What `_key` makes of the packets' IP version and, where IPsec made the UDP header, source port."""
     packets, data = batch.packets[those], batch.data
     offset = packets["offset"]
     first = data[offset].astype(np.int64)
     four = first >> 4 == 4
     proto = data[offset + np.where(four, 9, 6)]
     upper = offset + np.where(four, (first & 15) * 4, 40)
+    keys: Int64s = first >> 4 << 16
     # The kernel's own socket fragments what it sends; fragments made here go as they are.
     whole = (proto == _UDP) & (packets["fragment"] == 0)
     udp = np.flatnonzero(whole & np.isin(packets["outcome"], _OF_UDP))
-    found: Int64s = np.zeros(len(those), np.int64)
     at = upper[udp]
-    found[udp] = (first[udp] >> 4) << 16 | data[at].astype(np.int64) << 8 | data[at + 1]
-    return found
+    keys[udp] |= data[at].astype(np.int64) << 8 | data[at + 1]
+    return keys

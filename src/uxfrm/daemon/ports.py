@@ -16,6 +16,7 @@ from collections.abc import Callable
 
 from uxfrm.daemon import logs
 from uxfrm.daemon.clientsockets import ClientSockets
+from uxfrm.daemon.sharing import SharedPorts
 from uxfrm.model.error import XfrmError
 from uxfrm.netlink.server import Port, Server
 
@@ -161,7 +162,10 @@ class Endpoint:
 
 
 class Hub:
-    """All endpoints of one server on one event loop; no more than `most`."""
+    """All endpoints of one server on one event loop; no more than `most`.
+
+    Where packets are attached, `settle` is called before answers are sent, and `ike` serves UDP_ENCAP.
+    """
 
     def __init__(self, server: Server, loop: asyncio.AbstractEventLoop, most: int = 1 << 16) -> None:
         self._most = most
@@ -170,6 +174,8 @@ class Hub:
         self.clock = Clock(server, loop)
         self.clock.passed = self.flush
         self.endpoints: dict[int, Endpoint] = {}
+        self.settle: Callable[[], None] = lambda: None
+        self.ike: SharedPorts | None = None
         self.sockets = ClientSockets(server.namespace)
         server.showing = self.sockets.sweep
 
@@ -198,8 +204,10 @@ class Hub:
     def flush(self) -> None:
         """Send what requests have brought forth: replies, and events for anybody.
 
-        Whoever has no room is written to by the loop, once there is.
+        Before that `settle` does what is to be done elsewhere. Whoever has no room is written to by the loop,
+        once there is.
         """
+        self.settle()
         self.clock.plan()
         for port in self.server.take_ready():
             endpoint = self.endpoints.get(port.id)

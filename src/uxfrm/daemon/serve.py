@@ -18,6 +18,7 @@ from pathlib import Path
 
 from uxfrm.daemon import logs, notify
 from uxfrm.daemon.access import OWN_ALONE, Access, Rights, Visitor
+from uxfrm.daemon.attached import Attached, Wanted
 from uxfrm.daemon.control import PORTS_MAX, PORTS_OF_OTHERS, ControlledEngine
 from uxfrm.daemon.ports import Hub
 from uxfrm.daemon.saved import SavedPolicies
@@ -47,6 +48,12 @@ class Service:
         self._connections: dict[socket.socket, int] = {}
         self._count = 0
         self.ended = asyncio.Event()
+        self.failed = False
+
+    def fail(self) -> None:
+        """End, for something cannot go on."""
+        self.failed = True
+        self.ended.set()
 
     def control(self, connection: socket.socket, rights: Rights, uid: int = 0, last: bool = False) -> int:
         """Serve a control connection of a user; with `last`, its end is the service's. Its number.
@@ -204,17 +211,21 @@ def relax_collector() -> None:
 
 @dataclass(frozen=True)
 class Options:
-    """What `uxfrm daemon` is told. `group` is the socket's, -1 to leave it."""
+    """What `uxfrm daemon` is told. `group` is the socket's, -1 to leave it; `attach` says whose packets."""
 
     path: Path
     mode: int = 0o600
     group: int = -1
     access: Access = OWN_ALONE
     state_dir: Path | None = None
+    attach: Wanted | None = None
 
 
-async def daemon(options: Options) -> None:
-    """Serve until SIGTERM or SIGINT; the socket goes with the daemon. Raises OSError."""
+async def daemon(options: Options) -> bool:
+    """Serve until SIGTERM or SIGINT; the socket goes with the daemon. False where something failed.
+
+    Raises OSError, AttachmentError.
+    """
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(_unexpected)
     service = Service(loop)
@@ -222,6 +233,18 @@ async def daemon(options: Options) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, service.ended.set)
     saved = _restored(options, service)
+    attached = Attached(service.hub, options.attach, service.fail) if options.attach else None
+    try:
+        await _serve(options, service, saved)
+    finally:
+        if attached is not None:
+            attached.close()
+    return not service.failed
+
+
+async def _serve(options: Options, service: Service, saved: SavedPolicies | None) -> None:
+    """Let supervisors connect, until it ends."""
+    loop = asyncio.get_running_loop()
     listener = listen(options.path, options.mode, options.group)
     tasks = [loop.create_task(saved.keep())] if saved else []
     tasks += [loop.create_task(_sign_of_life(period))] if (period := notify.watchdog_s()) else []

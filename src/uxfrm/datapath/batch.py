@@ -68,6 +68,7 @@ PACKET_DTYPE = np.dtype(
         ("outcome", np.int64),
         ("policy", np.int64),  # slot of the policy that took it, -1 for none
         ("detail", np.int64),  # number of a remembered explanation, 0 for none
+        ("mtu", np.int64),  # what it was too big for, where that is why it ended
     ],
     align=True,
 )
@@ -134,6 +135,7 @@ class Batch:
         records = np.zeros(offset.shape[0], PACKET_DTYPE)
         records["offset"] = offset
         records["length"] = length
+        records["origin"] = np.arange(offset.shape[0])
         records["low"] = offset if low is None else low
         records["high"] = offset + length if high is None else high
         records["time"] = time_s

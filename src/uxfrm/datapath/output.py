@@ -43,6 +43,7 @@ _EXPIRED = int(Outcome.OUT_EXPIRED)
 _OVERFLOW = int(Outcome.OUT_SEQ_OVERFLOW)
 _BEET_FRAGMENT = int(Outcome.OUT_BEET_FRAGMENT)
 _TOO_BIG = int(Outcome.OUT_TOO_BIG)
+_INTERFACE = int(Outcome.OUT_INTERFACE_TOO_BIG)
 _ROOM = int(Outcome.OUT_ROOM)
 _ENGINE = int(Outcome.OUT_ENGINE)
 _BAD = int(Outcome.OUT_IP_HEADER)
@@ -126,7 +127,9 @@ def _encapsulate(
         least = p["family"] == AF_INET6 and (mode == BEET or p["depth"] > 1)
         limit = max(mtu, _IPV6_MIN_MTU) if least else mtu
         if mtu and p["length"] > limit and dont_fragment(data, packets, i):
-            return _TOO_BIG
+            p["mtu"] = limit
+            # States with an if_id are behind an interface, which looks first. Follows: xfrmi_xmit2.
+            return _INTERFACE if x["if_id"] and p["depth"] == 1 else _TOO_BIG
     else:
         kept = outer = transport_header(data, packets, i)
         if mtu and p["family"] != AF_INET6 and p["length"] > mtu and dont_fragment(data, packets, i):

@@ -14,6 +14,8 @@ from uxfrm.model.device import XfrmInterface
 from uxfrm.model.flow import Flow
 from uxfrm.model.outcome import Outcome, Verdict
 from uxfrm.model.policy import Direction
+from uxfrm.model.template import Mode
+from uxfrm.tables.states import State
 
 
 class Asker(NamedTuple):
@@ -61,7 +63,7 @@ def _resolve(context: Context, flow: Flow, asker: Asker) -> Resolution:
 def _through(context: Context, flow: Flow, asker: Asker, xfrmi: XfrmInterface) -> Resolution:
     """The lookup of an xfrm interface; selectors see its link. Follows: xfrmi_xmit2."""
     if not xfrmi.if_id:
-        return Resolution(Decision(Outcome.OUT_CARRIER, None, "the packet has no metadata with an if_id"))
+        return Resolution(Decision(Outcome.OUT_NO_METADATA))
     found = resolve(
         context.policies, context.states, flow._replace(oif=xfrmi.link), context.source_of, xfrmi.if_id,
         asker.acquire, asker.cpu,
@@ -69,9 +71,19 @@ def _through(context: Context, flow: Flow, asker: Asker, xfrmi: XfrmInterface) -
     if found is MUST_ASK:
         return found
     if found.states:
-        looping = context.device_of(found.states[-1].config.daddr) == flow.oif
-        return Resolution(Decision(Outcome.OUT_ROUTING_LOOP, found.decision.policy)) if looping else found
+        if _loops(context, found.states, flow.oif):
+            return Resolution(Decision(Outcome.OUT_ROUTING_LOOP, found.decision.policy))
+        return found
     if found.decision.outcome.verdict != Verdict.CLEAR:
         return found
     words = f"no policy with if_id {xfrmi.if_id:#x} asks for one"
     return Resolution(Decision(Outcome.OUT_CARRIER, found.decision.policy, words), settled=found.settled)
+
+
+def _loops(context: Context, states: tuple[State, ...], ifindex: int) -> bool:
+    """True where outer packets come to the interface again: without a tunnel they take the same route.
+
+    Follows: xfrm_bundle_create, which looks for another route in all modes but transport.
+    """
+    ends = [state.config.daddr for state in states if state.config.mode != Mode.TRANSPORT]
+    return not ends or context.device_of(ends[-1]) == ifindex

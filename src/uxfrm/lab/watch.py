@@ -24,6 +24,9 @@ _PACKET, _STATISTICS, _ATTACH, _BUFFER_FORCE = 263, 6, 26, 33
 _BUFFER = 64 << 20
 _ICMPV6_DISCOVERY = range(130, 144)  # multicast listeners, neighbours, routers: not a packet of anybody's
 _IKE = 500
+_ICMPV6 = 58
+_ICMP = {1: (3, 4, 5, 11, 12), _ICMPV6: (1, 2, 3, 4)}
+"""The types that are errors, by protocol."""
 
 
 class Kind(Enum):
@@ -34,6 +37,7 @@ class Kind(Enum):
     IPCOMP = "IPComp"
     UDP = "ESP in UDP"
     IKE = "IKE"
+    ABOUT = "ICMP error about IPsec"
     CLEAR = "clear"
 
 
@@ -147,8 +151,8 @@ def _of_protocol(proto: int, upper: bytes) -> Kind | None:
     """The kind of a packet, None for what keeps a link going."""
     if proto in _PROTOCOLS:
         return _PROTOCOLS[proto]
-    if proto == 58 and upper and upper[0] in _ICMPV6_DISCOVERY:
-        return None
+    if proto in _ICMP and upper:
+        return _of_icmp(proto, upper)
     if proto != sieve.UDP or len(upper) < 8:
         return Kind.CLEAR
     ports = struct.unpack_from("!HH", upper)
@@ -158,6 +162,20 @@ def _of_protocol(proto: int, upper: bytes) -> Kind | None:
         return Kind.CLEAR
     # A marker of four zero bytes is IKE; one byte alone keeps a mapping of NAT alive.
     return Kind.IKE if upper[8:12] == b"\0\0\0\0" or len(upper) < 12 else Kind.UDP
+
+
+def _of_icmp(proto: int, upper: bytes) -> Kind | None:
+    """An error quotes the packet that it is about."""
+    if proto == _ICMPV6 and upper[0] in _ICMPV6_DISCOVERY:
+        return None
+    quoted = upper[8:]
+    if upper[0] not in _ICMP[proto] or len(quoted) < 20 or (len(quoted) < 40 and quoted[0] >> 4 == 6):
+        return Kind.CLEAR
+    inner = _upper(quoted)
+    if inner.proto in _ICMP:
+        return Kind.CLEAR
+    kind = _of_protocol(inner.proto, quoted[inner.at :])
+    return Kind.CLEAR if kind is Kind.CLEAR else Kind.ABOUT
 
 
 def _listening(wanted: str) -> socket.socket:

@@ -11,7 +11,7 @@ from typing import Self
 
 from uxfrm.model.error import invalid
 from uxfrm.model.mark import NO_MARK
-from uxfrm.model.policy import Direction, PolicyConfig, PolicyType
+from uxfrm.model.policy import Action, Direction, PolicyConfig, PolicyType
 from uxfrm.tables.policies import PolicyTable
 from uxfrm.tables.sockets import Sockets
 
@@ -51,6 +51,12 @@ class Socket:
         old = self._sockets.replace(self.number, config.direction, new)
         if old is not None:
             self._policies.remove_own(old)
+
+    @property
+    def sends_in_clear(self) -> bool:
+        """Whether its own policy lets it send without IPsec, whatever the namespace's say."""
+        own = self._sockets.policy(self.number, Direction.OUT)
+        return own is not None and own.config.action == Action.ALLOW and not own.config.templates
 
     def clear(self) -> None:
         """Take away the policies of both directions."""

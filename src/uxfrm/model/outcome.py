@@ -174,6 +174,18 @@ class Outcome(IntEnum):
         None,
         "ESP in UDP, shorter than an IP and a UDP header: Linux takes it for cut off",
     )
+    UNSUPPORTED_STREAM = (
+        Verdict.UNSUPPORTED,
+        None,
+        "a segment of a TCP stream of which the capture lacks what is needed to find its messages",
+    )
+    STREAM_SEGMENT = (Verdict.IGNORED, None, "a segment of a TCP stream with ESP that completes no packet")
+    STREAM_IKE = (Verdict.IGNORED, None, "an IKE message in a TCP stream")
+    STREAM_BROKEN = (
+        Verdict.IGNORED,
+        None,
+        "a TCP stream whose framing is broken: Linux reads nothing of it any more",
+    )
     IN_KEEPALIVE = (Verdict.IGNORED, None, "a NAT keepalive")
     IN_STREAM_FULL = (
         Verdict.DROPPED,
@@ -295,6 +307,12 @@ class Outcome(IntEnum):
     OUT_IP_HEADER = (Verdict.DROPPED, None, "the IP header is malformed")
     OUT_DEFAULT_BLOCK = (Verdict.DROPPED, None, "no policy matches, and the default policy is block")
     OUT_CARRIER = (Verdict.DROPPED, None, "no transform for an xfrm interface, a carrier error: {detail}")
+    OUT_NO_METADATA = (Verdict.DROPPED, None, "the xfrm interface wants an if_id with each packet")
+    OUT_INTERFACE_TOO_BIG = (
+        Verdict.DROPPED,
+        None,
+        "larger than the states behind the xfrm interface leave room for, and it must not be fragmented",
+    )
     OUT_ROUTING_LOOP = (
         Verdict.DROPPED,
         None,

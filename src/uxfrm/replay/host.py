@@ -16,10 +16,12 @@ import numpy.typing as npt
 from uxfrm.attach.link import Direction, Placement, locate
 from uxfrm.attach.pcap import FrameBatch
 from uxfrm.datapath.batch import Batch, Int64s
+from uxfrm.datapath.carriers import TCP
 from uxfrm.explain.report import IN, OUT, Part, Report, Reporter, heads_of
 from uxfrm.model.address import Address
 from uxfrm.model.outcome import Outcome
 from uxfrm.namespace import Namespace
+from uxfrm.replay.tcpstreams import TcpStreams, joined
 
 _NS = 1_000_000_000
 
@@ -50,6 +52,7 @@ class Host:
 
     def __post_init__(self) -> None:
         self.reporter = Reporter(self.namespace.path)
+        self.streams = TcpStreams(self.namespace)
         if self.local:
             # What is not named as local may still be: then the policies suggest it.
             self.namespace.path.is_local = lambda address: True if address in self.local else None
@@ -103,6 +106,9 @@ class Host:
     def _receive(self, frames: FrameBatch, placed: Placement, chosen: Int64s) -> Iterator[Part]:
         """Put received frames through the input path, stopping where a timer is due."""
         namespace = self.namespace
+        found = self.streams.find(frames, placed, chosen)
+        arrived, chosen = joined(_batch(frames, placed, found.rest), found.rest, found.messages)
+        yield from self._told(frames, placed, found.others, IN)
         seconds = frames.time_ns[chosen] // _NS
         low = 0
         while low < chosen.shape[0]:
@@ -112,20 +118,32 @@ class Host:
             if deadline is not None:
                 due = np.flatnonzero(seconds[low + 1 :] >= deadline)
                 high = low + 1 + int(due[0]) if due.shape[0] else high
-            part = chosen[low:high]
-            batch = _batch(frames, placed, part)
+            batch = arrived.select(low, high)
             heads = heads_of(batch)
             namespace.input(batch)
-            yield self._part(frames, batch, heads, part, IN)
+            yield self._part(frames, batch, heads, chosen[low:high], IN)
             low = high
 
     def _inspect(self, frames: FrameBatch, placed: Placement, chosen: Int64s) -> Iterator[Part]:
         """Open what the host sent."""
+        found = self.streams.find(frames, placed, chosen)
+        batch, chosen = joined(_batch(frames, placed, found.rest), found.rest, found.messages)
+        yield from self._told(frames, placed, found.others, OUT)
         if chosen.shape[0]:
-            batch = _batch(frames, placed, chosen)
             heads = heads_of(batch)
             self.namespace.inspect(batch)
             yield self._part(frames, batch, heads, chosen, OUT)
+
+    def _told(
+        self, frames: FrameBatch, placed: Placement, those: list[tuple[int, Outcome]], way: str
+    ) -> Iterator[Part]:
+        """Report on segments of TCP streams that hold no whole packet."""
+        if those:
+            chosen = np.array([frame for frame, _ in those], np.int64)
+            batch = _batch(frames, placed, chosen)
+            batch.packets["outcome"] = [outcome for _, outcome in those]
+            batch.packets["wire_proto"] = TCP
+            yield self._part(frames, batch, heads_of(batch), chosen, way)
 
     def _cut(
         self,

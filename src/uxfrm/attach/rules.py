@@ -1,0 +1,258 @@
+"""The rules that take packets out of the kernel's path into NFQUEUEs, in chains of our own.
+
+    rules = Rules(Plan(queue=4500, out=matches))
+    rules.install()          # idempotent: a second time, or with another plan, it replaces what is there
+    remove()                 # everything of uxfrm's, whoever made it; a crashed one's too
+
+Where, and to which queue (the plan's first, and the three behind it):
+
+    raw PREROUTING       ESP, AH, IPComp (and UDP ports) to this host               +0  Namespace.input
+    mangle INPUT,FORWARD what came without protection and a policy may ask for it   +1  Namespace.input
+    mangle POSTROUTING   what leaves, sent here or forwarded, that a policy may ask for  +2  Namespace.output
+                         TCP of this host's own, in super-packets                        +3  Namespace.output
+
+Rule 1: no --queue-bypass: without a listener, packets that match are dropped.
+Rule 2: matches may be wider than the policies, never narrower: who gets the packets decides.
+Rule 3: never asked about: the loopback device, packets with uxfrm's own mark, IKE of this host's own.
+
+A decrypted packet that is forwarded passes POSTROUTING too, as in Linux. Conntrack sees protected flows in
+the direction in which they arrive only, since what leaves is taken before it is confirmed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from uxfrm.attach.attachment import CHECKED_MARK, OWN_MARK, AttachmentError
+from uxfrm.model.selector import Selector
+
+QUEUES = 4
+DECRYPT, CHECK, PROTECT, PROTECT_TCP = range(QUEUES)
+"""Behind the plan's first queue."""
+
+_CHAINS: dict[str, dict[str, tuple[str, ...]]] = {
+    "raw": {"uxfrm-decrypt": ("PREROUTING",)},
+    "mangle": {"uxfrm-check": ("INPUT", "FORWARD"), "uxfrm-protect": ("POSTROUTING",)},
+}
+_BACKENDS = ("nft", "legacy")
+_IPSEC = ("esp", "ah", "ipcomp")
+_PORTS = (6, 17)  # of other protocols the ports are left to the policies
+_WAIT_S = "5"
+_TIMEOUT_S = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """What a rule matches; None and 0 match all. Prefixes as `ip_network` spells them."""
+
+    family: int = 0
+    source: str | None = None
+    destination: str | None = None
+    proto: int = 0
+    sport: int = 0
+    dport: int = 0
+
+    @classmethod
+    def of(cls, selector: Selector) -> Match:
+        """Everything that a policy's selector can match, and perhaps more: ports with masks are left out."""
+        source = _prefix(selector.family, selector.saddr, selector.prefixlen_s)
+        target = _prefix(selector.family, selector.daddr, selector.prefixlen_d)
+        ports = selector.proto in _PORTS
+        sport = selector.sport if ports and selector.sport_mask == 0xFFFF else 0
+        dport = selector.dport if ports and selector.dport_mask == 0xFFFF else 0
+        return cls(selector.family, source, target, selector.proto, sport, dport)
+
+    def words(self) -> str:
+        """As iptables takes it."""
+        said = [("-s", self.source), ("-d", self.destination), ("-p", self.proto)]
+        said += [("--sport", self.sport), ("--dport", self.dport)]
+        return "".join(f"{option} {value} " for option, value in said if value)
+
+
+ALL = (Match(),)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Which queue is the first, and what goes into each.
+
+    `out`: what may have to be protected; `into`: what may have to arrive protected. `udp_ports`: of ESP in
+    UDP that is to be decrypted in place, none where a socket gets it.
+    """
+
+    queue: int = 4500
+    out: tuple[Match, ...] = ALL
+    into: tuple[Match, ...] = ALL
+    udp_ports: tuple[int, ...] = ()
+    own_mark: int = OWN_MARK
+
+    def chains(self, family: int) -> dict[str, dict[str, list[str]]]:
+        """The rules of each chain, by table."""
+        return {
+            "raw": {"uxfrm-decrypt": list(self._decrypt())},
+            "mangle": {
+                "uxfrm-check": list(self._check(family)),
+                "uxfrm-protect": list(self._protect(family)),
+            },
+        }
+
+    def _queue(self, number: int) -> str:
+        return f"-j NFQUEUE --queue-num {self.queue + number}"
+
+    def _decrypt(self) -> Iterator[str]:
+        for proto in _IPSEC:
+            yield f"-p {proto} -m addrtype --dst-type LOCAL {self._queue(DECRYPT)}"
+        for port in self.udp_ports:
+            yield f"-p udp -m addrtype --dst-type LOCAL -m udp --dport {port} {self._queue(DECRYPT)}"
+
+    def _check(self, family: int) -> Iterator[str]:
+        yield "-i lo -j RETURN"
+        yield f"-m mark --mark {CHECKED_MARK:#x}/{CHECKED_MARK:#x} -j RETURN"
+        yield "-p udp -m addrtype --dst-type LOCAL -m multiport --dports 500,4500 -j RETURN"
+        for match in _of(family, self.into):
+            yield f"{match.words()}{self._queue(CHECK)}"
+
+    def _protect(self, family: int) -> Iterator[str]:
+        yield "-o lo -j RETURN"
+        yield f"-m mark --mark {self.own_mark:#x}/{self.own_mark:#x} -j RETURN"
+        yield "-p udp -m addrtype --src-type LOCAL -m multiport --sports 500,4500 -j RETURN"
+        for match in _of(family, self.out):
+            if match.proto in (0, 6):
+                tcp = Match(match.family, match.source, match.destination, 6, match.sport, match.dport)
+                yield f"{tcp.words()}-m addrtype --src-type LOCAL {self._queue(PROTECT_TCP)}"
+            yield f"{match.words()}{self._queue(PROTECT)}"
+
+
+class Rules:
+    """A plan's rules, in this network namespace."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._backend: str | None = None
+
+    def install(self, plan: Plan | None = None) -> None:
+        """Have exactly these rules, each table's at once; no packet is let by meanwhile.
+
+        Raises AttachmentError, ValueError for matches that iptables does not take.
+        """
+        self._plan = plan or self._plan
+        if self._backend is None:
+            self._backend = _usable()
+        for family in (socket.AF_INET, socket.AF_INET6):
+            for table, chains in self._plan.chains(family).items():
+                there = _saved(family, self._backend, table)
+                _restore(family, self._backend, table, _script(table, chains, there))
+        for other in _BACKENDS:
+            if other != self._backend:
+                _remove(other)
+
+    def close(self) -> None:
+        """Take the rules away: packets pass as they would without uxfrm."""
+        remove()
+
+
+def remove() -> int:
+    """Take all chains of uxfrm's away, and the jumps to them; return how many chains went."""
+    return sum(_remove(backend) for backend in _BACKENDS)
+
+
+def _remove(backend: str) -> int:
+    gone = 0
+    for family in (socket.AF_INET, socket.AF_INET6):
+        for table in _CHAINS:
+            with contextlib.suppress(AttachmentError):  # a backend or table that is not there
+                there = _saved(family, backend, table)
+                chains = [line[1:].split()[0] for line in there if line.startswith(":uxfrm-")]
+                if chains:
+                    _restore(family, backend, table, _undo(table, chains, there))
+                    gone += len(chains)
+    return gone
+
+
+def _script(table: str, chains: dict[str, list[str]], there: list[str]) -> str:
+    """What iptables-restore --noflush makes of a table: naming a chain empties it."""
+    lines = [f"*{table}", *(f":{chain} - [0:0]" for chain in chains)]
+    for chain, rules in chains.items():
+        lines += [f"-A {chain} {rule}" for rule in rules]
+        for hook in _CHAINS[table][chain]:
+            jump = f"-A {hook} -j {chain}"
+            if jump not in there:
+                lines.append(f"-I {hook} -j {chain}")
+    return "\n".join([*lines, "COMMIT", ""])
+
+
+def _undo(table: str, chains: Iterable[str], there: list[str]) -> str:
+    """What takes chains away: jumps, then contents, then themselves."""
+    lines = [f"*{table}"]
+    lines += [f"-D {line[3:]}" for line in there if line.startswith("-A ") and " -j uxfrm-" in line]
+    lines += [f"{option} {chain}" for option in ("-F", "-X") for chain in chains]
+    return "\n".join([*lines, "COMMIT", ""])
+
+
+def _of(family: int, matches: Iterable[Match]) -> list[Match]:
+    """The matches of a family, each once; one that matches all makes the others needless."""
+    mine = list(dict.fromkeys(match for match in matches if match.family in (0, family)))
+    return [Match()] if Match() in mine or Match(family) in mine else mine
+
+
+def _prefix(family: int, address: bytes, length: int) -> str | None:
+    if not length:
+        return None
+    return f"{socket.inet_ntop(family, address)}/{length}"
+
+
+# -- the programs
+
+
+def _program(family: int, backend: str, what: str) -> str:
+    """The path of iptables-nft-save and the like. Raises AttachmentError."""
+    name = f"{'iptables' if family == socket.AF_INET else 'ip6tables'}-{backend}-{what}"
+    path = shutil.which(name, path=os.environ.get("PATH", "") + os.pathsep + "/usr/sbin:/sbin")
+    if path is None:
+        raise AttachmentError(f"nfqueue: there is no {name}: install iptables")
+    return path
+
+
+def _run(command: list[str], given: str = "") -> str:
+    try:
+        done = subprocess.run(
+            command, input=given, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise AttachmentError(f"nfqueue: {command[0]}: {error}") from error
+    if done.returncode:
+        said = " ".join(done.stderr.split())
+        lacking = "rules need CAP_NET_ADMIN" if "ermission denied" in said else said
+        raise AttachmentError(f"nfqueue: {os.path.basename(command[0])}: {lacking}")
+    return done.stdout
+
+
+def _saved(family: int, backend: str, table: str) -> list[str]:
+    """A table's chains and rules, as iptables-save prints them."""
+    return _run([_program(family, backend, "save"), "-t", table]).splitlines()
+
+
+def _restore(family: int, backend: str, table: str, script: str) -> None:
+    wait = ["-w", _WAIT_S] if backend == "legacy" else []
+    _run([_program(family, backend, "restore"), "--noflush", *wait, "-T", table], script)
+
+
+def _usable() -> str:
+    """The first backend that takes a rule with NFQUEUE; tried and taken back."""
+    words: list[str] = []
+    for backend in _BACKENDS:
+        try:
+            script = "*mangle\n:uxfrm-try - [0:0]\n-A uxfrm-try -j NFQUEUE --queue-num 0\nCOMMIT\n"
+            _restore(socket.AF_INET, backend, "mangle", script)
+            _restore(socket.AF_INET, backend, "mangle", "*mangle\n-F uxfrm-try\n-X uxfrm-try\nCOMMIT\n")
+        except AttachmentError as error:
+            words.append(str(error))
+        else:
+            return backend
+    raise AttachmentError("; ".join(words))

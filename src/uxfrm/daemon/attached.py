@@ -1,0 +1,212 @@
+"""A daemon's packets: its attachments, opened as the command line names them, on its event loop.
+
+    tun=NAME[,mtu=BYTES]   what policies may want is routed into this device      (out, and in again)
+    udp=PORT               ESP in UDP on this port, of IPv4 and IPv6               (both ways)
+    udp=ike                ESP in UDP on the ports for which IKE daemons under `uxfrm run` ask (UDP_ENCAP)
+    raw                    ESP, AH and IPComp, and what may go out in clear         (both ways)
+
+Rule 1: whatever is opened is opened closed: routes lead into the device before anything could leave it.
+Rule 2: an attachment has turns like every client of the daemon.
+Rule 3: a fault of an attachment ends the daemon. What its policies protect stays closed then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import struct
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from uxfrm.attach.attachment import OWN_MARK, AttachmentError, Waitable
+from uxfrm.attach.raw import Raw, open_raw
+from uxfrm.attach.tun import Tun, open_tun
+from uxfrm.attach.udp import Udp, allow_sharing, open_udp
+from uxfrm.daemon import logs
+from uxfrm.daemon.detour import Detour
+from uxfrm.daemon.gateway import Gateway, Outlets
+from uxfrm.daemon.ports import Hub
+from uxfrm.daemon.sharing import SharedPorts
+from uxfrm.daemon.surroundings import Surroundings
+
+FORMS = ("tun=NAME[,mtu=BYTES]", "udp=PORT", "udp=ike", "raw")
+_TURN = 8
+"""Batches from one attachment before others have their turn."""
+_MTU = 1400
+_MTU_LEAST, _MTU_MOST = 1280, 65535
+_VERSIONS = {4: socket.AF_INET, 6: socket.AF_INET6}
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What `--attach` says. `mtu` is the TUN device's; `ike`: with the ports of IKE daemons."""
+
+    tun: str = ""
+    mtu: int = _MTU
+    ports: tuple[int, ...] = ()
+    ike: bool = False
+    raw: bool = False
+
+
+def parse(words: Sequence[str]) -> Wanted:
+    """Read what `--attach` was given, each one of FORMS. ValueError with words for the user."""
+    tun, mtu, ports = "", _MTU, []
+    for word in words:
+        kind, _, value = word.partition("=")
+        if kind == "tun" and value and not tun:
+            tun, mtu = _parse_tun(value)
+        elif word in ("udp=ike", "raw"):
+            continue
+        elif kind == "udp" and value.isdecimal() and 0 < int(value) < 1 << 16:
+            ports.append(int(value))
+        else:
+            raise ValueError(f"{word}: one of {', '.join(FORMS)}, and one TUN device only")
+    if not tun:
+        raise ValueError("a TUN device is needed for the host's packets: tun=NAME")
+    return Wanted(tun, mtu, tuple(dict.fromkeys(ports)), "udp=ike" in words, "raw" in words)
+
+
+def _parse_tun(value: str) -> tuple[str, int]:
+    name, comma, option = value.partition(",")
+    if not comma:
+        return name, _MTU
+    key, _, number = option.partition("=")
+    if key != "mtu" or not number.isdecimal() or not _MTU_LEAST <= int(number) <= _MTU_MOST:
+        raise ValueError(f"tun={value}: mtu={_MTU_LEAST} to {_MTU_MOST} may follow the name")
+    return name, int(number)
+
+
+class Attached:
+    """The attachments of one namespace. `failed` is told when one of them can't go on.
+
+    Raises AttachmentError where something can't be opened; nothing is open then.
+    """
+
+    def __init__(self, hub: Hub, wanted: Wanted, failed: Callable[[], None]) -> None:
+        self._hub = hub
+        self._loop: asyncio.AbstractEventLoop = hub.loop
+        self._failed = failed
+        self._close = contextlib.ExitStack()
+        self._by_port: dict[tuple[int, int], Udp] = {}
+        try:
+            self._open(wanted)
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self, wanted: Wanted) -> None:
+        """1. the device  2. routes into it  3. sockets  4. packets are served."""
+        namespace = self._hub.server.namespace
+        self._tun: Tun = open_tun(wanted.tun, mtu=wanted.mtu)[0]
+        self._close.callback(self._tun.close)
+        self.surroundings = Surroundings()
+        self._close.callback(self.surroundings.close)
+        self.surroundings.tell(namespace)
+        self._detour = Detour(namespace.policies, self._tun, self.surroundings)
+        raw = {version: self._raw(family) for version, family in _VERSIONS.items()} if wanted.raw else {}
+        self.gateway = Gateway(namespace, Outlets(self._tun, raw, self._by_port))
+        for port in wanted.ports:
+            for version, family in _VERSIONS.items():
+                self._listen(version, open_udp(port, family))
+        attachments: list[Waitable] = [self._tun, *raw.values()]
+        for attachment in attachments:
+            self._serve(attachment)
+        self.surroundings.watch(self._loop, self._look_again)
+        if wanted.ike:
+            self._hub.ike = SharedPorts(self._loop, self._share, self._give_up)
+            self._close.callback(self._hub.ike.close)
+        self._hub.sockets.let_by = _let_by
+        self._hub.settle = self.settle
+
+    def _raw(self, family: int) -> Raw:
+        raw = open_raw(family)
+        self._close.callback(raw.close)
+        return raw
+
+    def close(self) -> None:
+        """Let everything go; what policies protect stays closed."""
+        self._hub.settle, self._hub.ike, self._hub.sockets.let_by = _nothing, None, None
+        for port in list(self._by_port):
+            self._give_up(port)
+        self._close.close()
+
+    # -- packets
+
+    def _serve(self, attachment: Waitable) -> None:
+        """Serve an attachment whenever it has something."""
+        self._loop.add_reader(attachment.fileno(), self._turn, attachment)
+        self._close.callback(self._loop.remove_reader, attachment.fileno())
+
+    def _turn(self, attachment: Waitable) -> None:
+        try:
+            for _ in range(_TURN):
+                if not self.gateway.serve(attachment, time.time()):
+                    break
+        except OSError as error:
+            logs.failure("attachment failed", error, kind=type(attachment).__name__)
+            self._failed()
+        self._hub.flush()
+
+    def settle(self) -> None:
+        """Before requests are answered: what they changed is in force, what they let go is sent."""
+        try:
+            self._detour.follow()
+            self.gateway.settle()
+        except AttachmentError as error:
+            logs.error("policies are not in force", why=str(error))
+            self._failed()
+
+    def _look_again(self) -> None:
+        """Addresses or routes of the host changed."""
+        try:
+            self._detour.follow(again=True)
+        except AttachmentError as error:
+            logs.error("routes not changed", why=str(error))
+
+    # -- ESP in UDP
+
+    def _listen(self, version: int, udp: Udp) -> None:
+        self._by_port[version, udp.port] = udp
+        self._loop.add_reader(udp.fileno(), self._turn, udp)
+
+    def _give_up(self, key: tuple[int, int]) -> None:
+        udp = self._by_port.pop(key, None)
+        if udp is not None:
+            self._loop.remove_reader(udp.fileno())
+            udp.close()
+
+    def _share(self, client: socket.socket) -> tuple[int, int] | None:
+        """Share the port of an IKE daemon's socket; None where it is served already. OSError."""
+        version = 4 if client.family == socket.AF_INET else 6
+        address, port = client.getsockname()[:2]
+        if (version, port) in self._by_port:
+            return None
+        allow_sharing(client)
+        anywhere = address in ("0.0.0.0", "::")
+        try:
+            udp = open_udp(port, client.family, "" if anywhere else address, share=True)
+        except AttachmentError as error:
+            logs.error("port not shared", why=str(error))
+            return None
+        self._listen(version, udp)
+        logs.info("port shared with an IKE daemon", port=port, version=version)
+        return version, port
+
+
+def _let_by(client: socket.socket, in_clear: bool) -> None:
+    """Mark what a socket sends as not to be led to us, or no longer.
+
+    For sockets whose own policy has them send in clear, as IKE daemons' do.
+    """
+    try:
+        mark = client.getsockopt(socket.SOL_SOCKET, socket.SO_MARK) & 0xFFFFFFFF
+        wanted = mark | OWN_MARK if in_clear else mark & ~OWN_MARK
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, struct.pack("I", wanted))
+    except OSError as error:
+        logs.failure("socket not let by", error)
+
+
+def _nothing() -> None:
+    """Settle nothing."""
