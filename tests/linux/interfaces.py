@@ -229,7 +229,7 @@ class UxfrmSide(Side):
         self.namespace = Namespace(randbytes=random.Random(3).randbytes, now_s=1000)
         local = {parse(here) for here, _, _ in INNER.values()} | {parse(OUTER[0])}
         self.namespace.path.is_local = local.__contains__
-        self.namespace.path.path_mtu = 1500
+        self.namespace.set_mtu(1500)
         self.namespace.path.device_of = lambda address: self._outer.get(address, VEC0)
         self.client = connect(Server(self.namespace))
         self._outer: dict[bytes, int] = {}
@@ -256,7 +256,7 @@ class UxfrmSide(Side):
         self._outer[parse(address)] = self._indices[name]
 
     def mtu(self, mtu: int) -> None:
-        self.namespace.path.path_mtu = mtu
+        self.namespace.set_mtu(mtu)
 
     def _send(self, family: int, payloads: Sequence[bytes], df: bool) -> list[bytes]:
         sent = [outgoing(family, payload, df) for payload in payloads]
@@ -272,9 +272,14 @@ class UxfrmSide(Side):
             name = self._name(int(batch.packets["ifindex"][i]))
             if outcome.verdict in (Verdict.SENT, Verdict.CLEAR):
                 wire.append(batch.packet(i))
-                self._interfaces[f"sent of {name}"] += bool(name)
+                # Fragments are made behind the interface.
+                self._interfaces[f"sent of {name}"] += bool(name) and batch.packets["origin"][i] == i
             elif outcome == Outcome.OUT_ROUTING_LOOP:
                 self._interfaces[f"collisions of {name}"] += 1
+            elif outcome.verdict == Verdict.SPLIT:
+                self._interfaces[f"sent of {name}"] += bool(name)
+            elif outcome.verdict == Verdict.RETURNED:
+                pass
             elif outcome not in (Outcome.OUT_NO_METADATA, Outcome.OUT_INTERFACE_TOO_BIG):
                 policy = self.namespace.path.policy_at(int(batch.packets["policy"][i]))
                 if policy and not policy.config.if_id:

@@ -128,11 +128,16 @@ def _encapsulate(
         limit = max(mtu, _IPV6_MIN_MTU) if least else mtu
         if mtu and p["length"] > limit and dont_fragment(data, packets, i):
             p["mtu"] = limit
+            if not x["if_id"] or p["depth"] > 1:
+                return _TOO_BIG
             # States with an if_id are behind an interface, which looks first. Follows: xfrmi_xmit2.
-            return _INTERFACE if x["if_id"] and p["depth"] == 1 else _TOO_BIG
+            if p["family"] == AF_INET6 and p["length"] > _IPV6_MIN_MTU:
+                p["mtu"] = max(limit, _IPV6_MIN_MTU)
+            return _INTERFACE
     else:
         kept = outer = transport_header(data, packets, i)
         if mtu and p["family"] != AF_INET6 and p["length"] > mtu and dont_fragment(data, packets, i):
+            p["mtu"] = mtu
             return _TOO_BIG
     transform, icv_bytes = x["transform"], int64(x["icv_bytes"])
     length = p["length"] - kept

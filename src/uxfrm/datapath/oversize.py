@@ -23,6 +23,7 @@ from uxfrm.model.flow import PROTO_TCP
 from uxfrm.model.outcome import Outcome
 from uxfrm.model.template import Mode
 
+_REFUSED = (Outcome.OUT_TOO_BIG, Outcome.OUT_INTERFACE_TOO_BIG)
 # What the fragments of a protected packet have of its record.
 _OF_WHOLE = ("policy", "detail", "bundle", "depth", "path", "pathgen", "spi", "seq", "seq_hi")
 
@@ -66,13 +67,14 @@ Sized = list[tuple[int, int]]
 """Packets by index, each with the MTU that is too small for it."""
 
 
-def refused(context: Context, bundles: Int64s, batch: Batch) -> tuple[Sized, Sized]:
+def refused(context: Context, batch: Batch) -> tuple[Sized, Sized]:
     """The packets that a tunnel was too small for: those to fragment, and those to answer."""
     packets = batch.packets
     own: Sized = []
     others: Sized = []
-    for i in np.flatnonzero((packets["outcome"] == Outcome.OUT_TOO_BIG) & (packets["depth"] == 1)).tolist():
-        sized = (i, int(bundles[packets[i]["bundle"], runs.MTU]))
+    those = np.isin(packets["outcome"], _REFUSED) & (packets["depth"] == 1)
+    for i in np.flatnonzero(those).tolist():
+        sized = (i, int(packets[i]["mtu"]))
         (own if _may_divide(context, batch, i) else others).append(sized)
     return own, others
 
@@ -80,7 +82,9 @@ def refused(context: Context, bundles: Int64s, batch: Batch) -> tuple[Sized, Siz
 def _may_divide(context: Context, batch: Batch, i: int) -> bool:
     """True for the host's own IPv6 packets into a tunnel. What TCP sends is never fragmented."""
     packet = batch.packets[i]
-    if packet["family"] != AF_INET6 or packet["fragment"] or packet["proto"] == PROTO_TCP:
+    if packet["outcome"] != Outcome.OUT_TOO_BIG or packet["family"] != AF_INET6:
+        return False
+    if packet["fragment"] or packet["proto"] == PROTO_TCP:
         return False
     tunnel = context.states.rows[packet["path"][0]]["mode"] == Mode.TUNNEL
     at = int(packet["offset"]) + 8

@@ -25,7 +25,7 @@ from uxfrm.tables.rows import TRANSFORM_AH, TRANSFORM_COMP, TRANSFORM_ESP
 from uxfrm.tables.states import State
 
 _BUNDLES_START = 64
-_SIZES = [int(Outcome.OUT_TOO_BIG), int(Outcome.OUT_FRAGMENTED)]
+_SIZES = [int(Outcome.OUT_TOO_BIG), int(Outcome.OUT_INTERFACE_TOO_BIG), int(Outcome.OUT_FRAGMENTED)]
 _DEFAULT_MTU = 1500
 
 
@@ -101,7 +101,7 @@ def send(context: Context, bundles: Bundles, batch: Batch, hold: bool = True) ->
 
 def _divide(context: Context, bundles: Bundles, batch: Batch, hold: bool) -> None:
     """Send in pieces what is too large for its path, or tell who sent it."""
-    own, others = oversize.refused(context, bundles.rows, batch)
+    own, others = oversize.refused(context, batch)
     if own:
         done = first = oversize.divide_inner(context, batch, own)
         context.fit(batch)
