@@ -23,7 +23,6 @@ from uxfrm.model.flow import PROTO_TCP
 from uxfrm.model.outcome import Outcome
 from uxfrm.model.template import Mode
 
-_REFUSED = (Outcome.OUT_TOO_BIG, Outcome.OUT_INTERFACE_TOO_BIG)
 # What the fragments of a protected packet have of its record.
 _OF_WHOLE = ("policy", "detail", "bundle", "depth", "path", "pathgen", "spi", "seq", "seq_hi")
 
@@ -67,24 +66,41 @@ Sized = list[tuple[int, int]]
 """Packets by index, each with the MTU that is too small for it."""
 
 
-def refused(context: Context, batch: Batch) -> tuple[Sized, Sized]:
+def refused(context: Context, bundles: Int64s, batch: Batch) -> tuple[Sized, Sized]:
     """The packets that a tunnel was too small for: those to fragment, and those to answer."""
     packets = batch.packets
     own: Sized = []
     others: Sized = []
-    those = np.isin(packets["outcome"], _REFUSED) & (packets["depth"] == 1)
-    for i in np.flatnonzero(those).tolist():
-        sized = (i, int(packets[i]["mtu"]))
+    for i in np.flatnonzero((packets["outcome"] == Outcome.OUT_TOO_BIG) & (packets["depth"] == 1)).tolist():
+        sized = (i, int(bundles[packets[i]["bundle"], runs.MTU]))
         (own if _may_divide(context, batch, i) else others).append(sized)
-    return own, others
+    return own, others + _refused_by_interfaces(bundles, packets)
+
+
+def _refused_by_interfaces(bundles: Int64s, packets: Any) -> Sized:
+    """The packets that an xfrm interface answers, with the MTU. Follows: xfrmi_xmit2.
+
+    Nobody is told of IPv6 packets that every link carries.
+    """
+    found = []
+    for i in np.flatnonzero(packets["outcome"] == Outcome.OUT_INTERFACE_TOO_BIG).tolist():
+        least = layer.IPV6_MIN_MTU if packets[i]["family"] == AF_INET6 else 0
+        mtu = max(int(bundles[packets[i]["bundle"], runs.MTU]), least)
+        if packets[i]["length"] > mtu:
+            found.append((i, mtu))
+    return found
+
+
+def refused_by_iptfs(batch: Batch) -> list[tuple[int, int]]:
+    """The packets that IP-TFS would have had to cut and must not, with the most it takes."""
+    those = np.flatnonzero(batch.packets["outcome"] == Outcome.OUT_IPTFS_TOO_BIG)
+    return [(int(i), int(batch.packets[i]["mtu"])) for i in those]
 
 
 def _may_divide(context: Context, batch: Batch, i: int) -> bool:
     """True for the host's own IPv6 packets into a tunnel. What TCP sends is never fragmented."""
     packet = batch.packets[i]
-    if packet["outcome"] != Outcome.OUT_TOO_BIG or packet["family"] != AF_INET6:
-        return False
-    if packet["fragment"] or packet["proto"] == PROTO_TCP:
+    if packet["family"] != AF_INET6 or packet["fragment"] or packet["proto"] == PROTO_TCP:
         return False
     tunnel = context.states.rows[packet["path"][0]]["mode"] == Mode.TUNNEL
     at = int(packet["offset"]) + 8
