@@ -100,7 +100,7 @@ _ESP, _AH, _COMP = 50, 51, 108
 
 @compiled(int64(int64, int64))
 def whole_number(high: int, low: int) -> int:
-    """A sequence number with its ESN half, as far as signed numbers have room: they are counted in a circle."""
+    """A sequence number with its ESN half: 62 bits, counted in a circle."""
     return (high << 32 | low) & NUMBERS
 
 
