@@ -414,11 +414,11 @@ class Namespace:
         return self.path.devices
 
     def add_device(self, ifindex: int, name: str, loopback: bool = False) -> None:
-        """Make a device known, for its sysctls or as the loopback device. XfrmError EEXIST, EBUSY."""
+        """Make a device known, for its sysctls or as the loopback device. XfrmError EEXIST."""
         self.devices.add(Device(ifindex, name, loopback))
 
     def add_interface(self, ifindex: int, name: str, xfrmi: XfrmInterface) -> None:
-        """`ip link add NAME type xfrm ...`, and up: XfrmError EINVAL, EEXIST, EBUSY."""
+        """`ip link add NAME type xfrm ...`, and up: XfrmError EINVAL, EEXIST."""
         self.devices.add(Device(ifindex, name, xfrmi=xfrmi))
 
     def set_mtu(self, mtu: int) -> None:

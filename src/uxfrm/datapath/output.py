@@ -57,7 +57,7 @@ _VALID = 1
 _ESP = 50
 _SEQ_MASK = 0xFFFFFFFF
 _OSEQ_MAY_WRAP = 2
-_IPV6_MIN_MTU = 1280
+IPV6_MIN_MTU = 1280
 
 
 @compiled(int64(DATA, PACKETS))
@@ -128,9 +128,8 @@ def _encapsulate(
         # Follows: __xfrm6_output for a packet's first tunnel, xfrm6_tunnel_check_size for the others: there
         # passes what every IPv6 link carries.
         least = p["family"] == AF_INET6 and (mode == BEET or p["depth"] > 1)
-        limit = max(mtu, _IPV6_MIN_MTU) if least else mtu
+        limit = max(mtu, IPV6_MIN_MTU) if least else mtu
         if mtu and p["length"] > limit and dont_fragment(data, packets, i):
-            p["mtu"] = limit
             # States with an if_id are behind an interface, which looks first. Follows: xfrmi_xmit2.
             return _INTERFACE if x["if_id"] and p["depth"] == 1 else _TOO_BIG
     elif mode != IPTFS:

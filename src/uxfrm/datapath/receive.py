@@ -25,7 +25,8 @@ from uxfrm.model.outcome import Outcome, Verdict
 from uxfrm.model.policy import Direction, PolicyType
 from uxfrm.tables.states import State
 
-_LET_IN = [o for o in Outcome if o.verdict in (Verdict.DELIVERED, Verdict.FORWARDED, Verdict.CLEAR)]
+# By an outcome's number, whether it lets the packet in.
+_LET_IN = np.array([o.verdict in (Verdict.DELIVERED, Verdict.FORWARDED, Verdict.CLEAR) for o in Outcome])
 
 
 def receive(context: Context, batch: Batch) -> None:
@@ -84,7 +85,7 @@ def _unwrap(context: Context, batch: Batch, count: int) -> int:
     claimed = listed[packets["encap"][listed] == ESPINUDP]
     if len(claimed):
         _check_policies(context, batch, claimed)
-        let_in = claimed[np.isin(packets["outcome"][claimed], _LET_IN)]
+        let_in = claimed[_LET_IN[packets["outcome"][claimed]]]
         packets["outcome"][let_in], packets["policy"][let_in] = Outcome.PENDING, -1
     return int(udp.unwrap(batch.data, packets, context.active, count))
 

@@ -70,9 +70,12 @@ def install(state: State, keyring: Keyring, randbytes: RandBytes) -> None:
 
 
 def _handled(config: StateConfig) -> bool:
-    """True where the data path can run the state. Linux gives AH no room for BEET's options."""
+    """True where the data path can run the state.
+
+    Linux gives AH no room for BEET's options, and writes its header over the first bytes of IPv4 packets.
+    """
     if config.proto == PROTO_AH and config.mode == Mode.BEET:
-        return config.family == config.selector.family == AF_INET6
+        return config.selector.family == AF_INET6
     return config.proto in (PROTO_ESP, PROTO_AH) and config.mode in _HANDLED_MODES
 
 

@@ -26,7 +26,10 @@ from uxfrm.tables.rows import TRANSFORM_AH, TRANSFORM_COMP, TRANSFORM_ESP
 from uxfrm.tables.states import State
 
 _BUNDLES_START = 64
-_SIZES = [int(Outcome.OUT_TOO_BIG), int(Outcome.OUT_FRAGMENTED), int(Outcome.OUT_IPTFS_TOO_BIG)]
+_TOO_LARGE = (
+    Outcome.OUT_TOO_BIG, Outcome.OUT_INTERFACE_TOO_BIG, Outcome.OUT_FRAGMENTED, Outcome.OUT_IPTFS_TOO_BIG,
+)  # fmt: skip
+_SIZES = [int(outcome) for outcome in _TOO_LARGE]
 _DEFAULT_MTU = 1500
 
 
