@@ -15,12 +15,12 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from common import ALGORITHMS, finish, options, packet, policy, ready, tunnel
+from common import ALGORITHMS, Layer, finish, options, packet, policy, ready, tunnel
 from uxfrm.datapath.batch import Batch
 from uxfrm.model.iptfs import Iptfs
 from uxfrm.model.outcome import Outcome
 from uxfrm.model.policy import Direction
-from uxfrm.model.state import PLAIN, Rare, SaDir, StateConfig
+from uxfrm.model.state import PLAIN, Rare, SaDir
 from uxfrm.model.template import Mode
 from uxfrm.namespace import Namespace
 
@@ -31,13 +31,11 @@ CASES = (("64", 64, 0), ("576", 576, 0), ("1420", 1420, 0), ("576 cut", 576, 300
 def gateways(algorithm: str, mode: Mode, size: int) -> tuple[Namespace, Namespace]:
     """Two ends of one tunnel in a mode; in IP-TFS with outer packets of `size` bytes."""
     ends = Namespace(randbytes=os.urandom), Namespace(randbytes=os.urandom)
-    plain = tunnel(0, ALGORITHMS[algorithm]())
+    plain = tunnel(0, Layer(ALGORITHMS[algorithm]))
     for made, way, direction in zip(ends, (SaDir.OUT, SaDir.IN), (Direction.OUT, Direction.IN), strict=True):
         rare = Rare(iptfs=Iptfs(pkt_size=size)) if size and way == SaDir.OUT and mode == Mode.IPTFS else PLAIN
-        config: StateConfig = replace(plain, mode=mode, direction=way, rare=rare)
-        made.add_state(config)
-        told = policy(0, direction)
-        made.add_policy(replace(told, templates=(replace(told.templates[0], mode=mode),)))
+        made.add_state(replace(plain, mode=mode, direction=way, rare=rare))
+        made.add_policy(policy(0, direction, (Layer(ALGORITHMS[algorithm], mode=mode),)))
     return ends
 
 

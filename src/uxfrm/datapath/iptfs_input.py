@@ -98,14 +98,14 @@ def _reorder(taking: _Taking, i: int) -> None:
     context, packet = taking.context, taking.batch.packets[i]
     iptfs, slot = context.iptfs, _slot(context, packet)
     x, window = iptfs.sides[slot], iptfs.windows.setdefault(slot, [])
-    seq = int(packet["seq_hi"]) << 32 | int(packet["seq"])
-    distance, width = seq - int(x["wanted"]), int(x["window"])
+    seq = int(aggfrag.whole_number(int(packet["seq_hi"]), int(packet["seq"])))
+    distance, width = int(aggfrag.distance(seq, int(x["wanted"]))), int(x["window"])
     ready: list[Kept] = []
     if distance < 0:
         packet["outcome"] = Outcome.IN_IPTFS_LATE
     elif distance == 0:
         taking.run(np.array([i], np.int64), 0, 1, aggfrag.AS_THEY_ARE)
-        x["wanted"] += 1
+        _pass(x, 1)
         ready = _flush(x, window)
     elif distance <= width:
         _keep(context, slot, window, distance - 1, taking.batch, i)
@@ -113,10 +113,15 @@ def _reorder(taking: _Taking, i: int) -> None:
         ready, next_is_here = _shift(x, window, distance - width)
         _keep(context, slot, window, width - 1, taking.batch, i)
         if next_is_here:
-            x["wanted"] += 1
+            _pass(x, 1)
             ready += _flush(x, window)
     _let_out(taking, i, ready)
     _settle(iptfs, slot, window)
+
+
+def _pass(x: Any, count: int) -> None:
+    """Wait for a number further on."""
+    x["wanted"] = (int(x["wanted"]) + count) & aggfrag.NUMBERS
 
 
 def _flush(x: Any, window: list[Place]) -> list[Kept]:
@@ -126,7 +131,7 @@ def _flush(x: Any, window: list[Place]) -> list[Kept]:
         if place.kept is None:
             break
         ready.append(place.kept)
-    x["wanted"] += len(ready)
+    _pass(x, len(ready))
     del window[: len(ready) + 1]
     return ready
 
@@ -139,7 +144,7 @@ def _shift(x: Any, window: list[Place], beyond: int) -> tuple[list[Kept], bool]:
     left = window[:beyond]
     ready = [place.kept for place in left if place.kept is not None]
     del window[:beyond]
-    x["wanted"] += beyond
+    _pass(x, beyond)
     return ready, len(left) == beyond and left[-1].kept is not None
 
 
@@ -240,7 +245,7 @@ def _give_up(context: Context, x: Any, window: list[Place]) -> list[Kept]:
         x["due"] = window[0].drop_time
         return []
     ready: list[Kept] = []
-    x["wanted"] += 1
+    _pass(x, 1)
     passed = 0
     for place in window:
         if place.kept is None and place.drop_time > context.now:
@@ -248,7 +253,7 @@ def _give_up(context: Context, x: Any, window: list[Place]) -> list[Kept]:
         if place.kept is not None:
             ready.append(place.kept)
         passed += 1
-    x["wanted"] += passed
+    _pass(x, passed)
     del window[: passed + 1]
     if window:
         x["due"] = window[0].drop_time
