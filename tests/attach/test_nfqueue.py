@@ -38,6 +38,8 @@ from uxfrm.model.selector import EVERYTHING, Selector
 from uxfrm.model.state import Encap, StateConfig
 from uxfrm.model.template import Mode, Template
 
+pytestmark = pytest.mark.linux
+
 GO_ON = (Verdict.DELIVERED, Verdict.FORWARDED, Verdict.CLEAR, Verdict.SENT, Verdict.RETURNED)
 
 
@@ -149,19 +151,19 @@ def test_more_than_may_wait_is_dropped(hosts: tuple[Host, Host]) -> None:
 
 
 def test_many_packets_in_order(hosts: tuple[Host, Host]) -> None:
-    """More than a batch, of all sizes, every third dropped, every third changed in place."""
+    """More than a batch, and more verdicts than a call holds; every third dropped, the others as changed."""
     queue = opened(hosts[1], 7, Way.IN)
     hosts[1].run("iptables -t raw -A PREROUTING -p udp -j NFQUEUE --queue-num 7")
     receiver, sender = bound(hosts[1], "192.0.2.2"), bound(hosts[0], "192.0.2.1")
     for n in range(600):
-        sender.sendto(struct.pack(">I", n) + bytes(n * 7 % 1400), ("192.0.2.2", 53))
+        sender.sendto(struct.pack(">I", n) + bytes(1200 + n % 200), ("192.0.2.2", 53))
     receiver.setsockopt(socket.SOL_SOCKET, 33, 4 << 20)  # SO_RCVBUFFORCE
     found: list[int] = []
     seen = 0
     receiver.setblocking(False)
     while seen < 600 and (batch := receive(queue)) is not None:
         number = np.arange(seen, seen + len(batch))
-        batch.packets["outcome"][number % 3 == 1] = Outcome.DELIVERED
+        batch.packets["outcome"][:] = Outcome.DELIVERED
         queue.send(batch, np.flatnonzero(number % 3 < 2))
         seen += len(batch)
         with contextlib.suppress(BlockingIOError):
@@ -238,6 +240,13 @@ class Engine:
         """The kernel's own answer, asked for in the host's namespace."""
         with self.host.inside():
             return path_mtu(address)
+
+    def know_devices(self) -> None:
+        """Let the namespace know how much the devices carry, and as who the host speaks to itself."""
+        path = self.namespace.path
+        path.mtus.of_device = lambda _: 1500
+        is_local = path.is_local
+        path.source_of = lambda address: address if is_local and is_local(address) else None
 
     def turn(self, queue: Queue) -> None:
         while (batch := queue.receive(1000)) is not None:
@@ -331,17 +340,26 @@ CASES = {
 }
 
 
-def ends(hosts: tuple[Host, Host], case: str, plan: Plan = Plan(), **changes: object) -> list[Engine]:  # noqa: B008
-    """Both hosts protected from each other's first packet on; routes leave room for the outer headers."""
+def ends(
+    hosts: tuple[Host, Host],
+    case: str,
+    plan: Plan = Plan(),  # noqa: B008
+    mtu: int = 1400,
+    **changes: object,
+) -> list[Engine]:
+    """Both hosts protected from each other's first packet on; routes are of `mtu` bytes.
+
+    1,400 leave room for the outer headers.
+    """
     left, right, one, two, mode = CASES[case]
     for host, address, other in ((hosts[0], one, two), (hosts[1], two, one)):
         if mode == Mode.TUNNEL:
             length = "32" if "." in address else "128 nodad"
             host.run(f"ip addr add {address}/{length} dev lo")
             gateway = f"{'192.0.2.' if '.' in address else '2001:db8::'}{2 if host is hosts[0] else 1}"
-            host.run(f"ip route add {other} via {gateway} src {address} mtu 1400")
+            host.run(f"ip route add {other} via {gateway} src {address} mtu {mtu}")
         else:
-            host.run(f"ip route add {other} dev eth0 mtu 1400")
+            host.run(f"ip route add {other} dev eth0 mtu {mtu}")
     inner = family(parse(one))
     there = tunnel(left, right, 0x1000, mode, inner, **changes)
     back = tunnel(right, left, 0x2000, mode, inner, **changes)
@@ -368,7 +386,7 @@ def tcp(engines: list[Engine], address: str, size: int) -> bool:
     server.setblocking(False)
     data = os.urandom(size)
     left, got, count = memoryview(data), hashlib.sha256(), 0
-    for _ in range(2000):
+    for _ in range(600):
         with contextlib.suppress(BlockingIOError):
             left = left[client.send(left) :] if left else left
         pump(*engines, seconds=0.01)
@@ -394,6 +412,23 @@ def test_ping_and_tcp_and_nothing_in_clear(hosts: tuple[Host, Host], case: str) 
     packets, messages = engines[0].queues[PROTECT_TCP].counts.received, engines[0].queues[PROTECT_TCP].counts
     assert packets > 200
     assert messages.lost == {}
+    for engine in engines:
+        engine.close()
+
+
+@pytest.mark.parametrize("case", ["transport 4", "tunnel 4 in 4", "tunnel 6 in 6", "tunnel 4 in 6"])
+def test_the_host_learns_what_fits(hosts: tuple[Host, Host], case: str) -> None:
+    """Nobody left room for the outer headers: TCP is told, by ICMP that was made here, and all arrives."""
+    seen = Wire(hosts[1])
+    engines = ends(hosts, case, mtu=1500)
+    for engine in engines:
+        engine.know_devices()
+    assert tcp(engines, CASES[case][3], 200_000)
+    assert seen.protocols() == {50}
+    learned = engines[0].mtu_of(parse(CASES[case][3]))
+    assert learned is not None
+    assert 1400 < learned < 1500
+    assert engines[0].raw[6 if "2001" in CASES[case][0] else 4].counts.lost == {}
     for engine in engines:
         engine.close()
 

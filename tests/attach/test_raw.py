@@ -24,6 +24,8 @@ from uxfrm.datapath.batch import Batch
 from uxfrm.model.outcome import Verdict
 from uxfrm.model.policy import Direction
 
+pytestmark = pytest.mark.linux
+
 FAMILIES = pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6], ids=["ipv4", "ipv6"])
 
 
@@ -129,6 +131,21 @@ def test_what_is_not_sent_is_counted(hosts: tuple[Host, Host], family: int) -> N
     ]
     assert send(left, packets) == 0
     assert left.counts.lost == {Loss.TOO_LONG: 1, Loss.FOREIGN: 1, Loss.MALFORMED: 2}
+
+
+@FAMILIES
+def test_what_is_refused_does_not_hold_up_others(hosts: tuple[Host, Host], family: int) -> None:
+    """200 packets in one batch, every third too long for the device, every fifth of the other family."""
+    left, right = opened(hosts[0], family), opened(hosts[1], family, ESP)
+    other = socket.AF_INET6 if family == socket.AF_INET else socket.AF_INET
+    made = [
+        bytes(head(other if n % 5 == 4 else family, ESP) / Raw(bytes([n]) * (1600 if n % 3 == 2 else 60)))
+        for n in range(200)
+    ]
+    good = [packet for n, packet in enumerate(made) if n % 3 != 2 and n % 5 != 4]
+    assert send(left, made, mark=0x70) == len(good)
+    assert receive(right, len(good)) == good
+    assert left.counts.lost == {Loss.FOREIGN: 40, Loss.TOO_LONG: 200 - 40 - len(good)}
 
 
 def test_a_learnt_path_mtu_does_not_hit_our_own(hosts: tuple[Host, Host]) -> None:
