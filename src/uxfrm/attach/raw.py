@@ -35,6 +35,8 @@ from uxfrm.datapath.batch import DATA, HEADROOM, I64S, TAILROOM, Batch, Bytes, I
 from uxfrm.datapath.wire import copy, write16, write32
 
 ESP, AH, COMP = 50, 51, 108
+ICMP, ICMPV6 = 1, 58
+"""Of these only what says that a packet was too big is received."""
 
 _RAW = 255
 _SO_MARK, _SO_RCVMARK, _SO_RCVBUFFORCE, _SO_SNDBUFFORCE = 36, 75, 33, 32
@@ -42,6 +44,7 @@ _IP_PKTINFO, _IP_MTU_DISCOVER, _INTERFACE = 8, 10, 4
 _IPV6_MTU_DISCOVER, _IPV6_HDRINCL, _IPV6_RECVPKTINFO, _IPV6_PKTINFO = 23, 36, 49, 50
 _IPV6_RECVHOPLIMIT, _IPV6_HOPLIMIT, _IPV6_RECVTCLASS, _IPV6_TCLASS = 51, 52, 66, 67
 
+_ICMP_FILTER, _UNREACHABLE, _ICMP6_FILTER, _TOO_BIG = 1, 3, 1, 2
 _BUFFER = 4 << 20
 _PACKETS = 256
 _PACKET_MAX = 1 << 16
@@ -222,9 +225,20 @@ def _receiver(family: int, protocol: int) -> socket.socket:
     else:
         for option in (_IPV6_RECVPKTINFO, _IPV6_RECVHOPLIMIT, _IPV6_RECVTCLASS):
             one.setsockopt(socket.IPPROTO_IPV6, option, 1)
+    _sift(one, protocol)
     with contextlib.suppress(OSError):  # Linux 5.19
         one.setsockopt(socket.SOL_SOCKET, _SO_RCVMARK, 1)
     return one
+
+
+def _sift(one: socket.socket, protocol: int) -> None:
+    """Of ICMP let in one type. Source: raw(7), RFC 3542 3.2."""
+    if protocol == ICMP:
+        one.setsockopt(_RAW, _ICMP_FILTER, struct.pack("=I", ~(1 << _UNREACHABLE) & 0xFFFFFFFF))
+    elif protocol == ICMPV6:
+        blocked = (1 << 256) - 1 - (1 << _TOO_BIG)
+        words = (blocked >> 32 * n & 0xFFFFFFFF for n in range(8))
+        one.setsockopt(protocol, _ICMP6_FILTER, struct.pack("=8I", *words))
 
 
 def _enlarge(one: socket.socket, plain: int, force: int) -> None:

@@ -17,11 +17,11 @@ import contextlib
 import socket
 import struct
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from uxfrm.attach.attachment import OWN_MARK, AttachmentError, Waitable
-from uxfrm.attach.raw import Raw, open_raw
+from uxfrm.attach.raw import AH, COMP, ESP, ICMP, ICMPV6, Raw, open_raw
 from uxfrm.attach.tun import Tun, open_tun
 from uxfrm.attach.udp import Udp, allow_sharing, open_udp
 from uxfrm.daemon import logs
@@ -37,6 +37,7 @@ _TURN = 8
 _MTU = 1400
 _MTU_LEAST, _MTU_MOST = 1280, 65535
 _VERSIONS = {4: socket.AF_INET, 6: socket.AF_INET6}
+_RECEIVED = {4: (ESP, AH, COMP, ICMP), 6: (ESP, AH, COMP, ICMPV6)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +106,9 @@ class Attached:
         self._close.callback(self.surroundings.close)
         self.surroundings.tell(namespace)
         self._detour = Detour(namespace.policies, self._tun, self.surroundings)
-        raw = {version: self._raw(family) for version, family in _VERSIONS.items()} if wanted.raw else {}
-        self.gateway = Gateway(namespace, Outlets(self._tun, raw, self._by_port))
+        raw, back = (self._raw(_RECEIVED, OWN_MARK), self._raw({}, 0)) if wanted.raw else ({}, {})
+        self.gateway = Gateway(namespace, Outlets(self._tun, raw, self._by_port, back))
+        self.gateway.deaf_to = self._tun.ifindex
         for port in wanted.ports:
             for version, family in _VERSIONS.items():
                 self._listen(version, open_udp(port, family))
@@ -120,10 +122,13 @@ class Attached:
         self._hub.sockets.let_by = _let_by
         self._hub.settle = self.settle
 
-    def _raw(self, family: int) -> Raw:
-        raw = open_raw(family)
-        self._close.callback(raw.close)
-        return raw
+    def _raw(self, protocols: Mapping[int, tuple[int, ...]], mark: int) -> dict[int, Raw]:
+        """Raw sockets by IP version. What they send without our mark is led to us if a policy wants it."""
+        opened = {}
+        for version, family in _VERSIONS.items():
+            opened[version] = open_raw(family, protocols.get(version, ()), mark)
+            self._close.callback(opened[version].close)
+        return opened
 
     def close(self) -> None:
         """Let everything go; what policies protect stays closed."""
