@@ -27,20 +27,19 @@ from uxfrm.attach import queue_wire as wire
 from uxfrm.attach.attachment import CHECKED_MARK, AttachmentError, Loss, Way, chosen
 from uxfrm.attach.nfqueue import Queue, open_queue
 from uxfrm.attach.pathmtu import path_mtu
-from uxfrm.attach.raw import Raw, open_raw
-from uxfrm.attach.rules import CHECK, DECRYPT, PROTECT, PROTECT_TCP, Match, Plan, Rules
+from uxfrm.attach.raw import open_raw
+from uxfrm.attach.rules import ALL, PROTECT_TCP, Match, Plan
 from uxfrm.attach.superpackets import SUPER_COLUMNS
+from uxfrm.attach.transparent import GO_ON, Transparent, plan_of
 from uxfrm.datapath.batch import Batch
 from uxfrm.model.address import AF_INET, AF_INET6, family, parse
-from uxfrm.model.outcome import Outcome, Verdict
-from uxfrm.model.policy import Direction, PolicyConfig
+from uxfrm.model.outcome import Outcome
+from uxfrm.model.policy import Action, Direction, PolicyConfig
 from uxfrm.model.selector import EVERYTHING, Selector
 from uxfrm.model.state import Encap, StateConfig
 from uxfrm.model.template import Mode, Template
 
 pytestmark = pytest.mark.linux
-
-GO_ON = (Verdict.DELIVERED, Verdict.FORWARDED, Verdict.CLEAR, Verdict.SENT, Verdict.RETURNED)
 
 
 @pytest.fixture
@@ -225,16 +224,8 @@ class Engine:
         local = {parse(a["local"]) for link in json.loads(told) for a in link["addr_info"]}
         self.namespace.path.is_local = lambda address: address in local
         with host.inside():
-            self.rules = Rules(plan)
-            self.rules.install()
-            self.raw: dict[int, Raw] = {4: open_raw(AF_INET, ()), 6: open_raw(AF_INET6, ())}
-            first = plan.queue
-            self.queues = [
-                open_queue(first + DECRYPT, Way.IN, self.raw),
-                open_queue(first + CHECK, Way.IN, self.raw),
-                open_queue(first + PROTECT, Way.OUT, self.raw),
-                open_queue(first + PROTECT_TCP, Way.OUT, self.raw, gso=True, mtu_of=self.mtu_of),
-            ]
+            self.transparent = Transparent(plan, self.mtu_of)
+        self.queues, self.raw = self.transparent.queues, self.transparent.raw
 
     def mtu_of(self, address: bytes) -> int | None:
         """The kernel's own answer, asked for in the host's namespace."""
@@ -257,8 +248,7 @@ class Engine:
             queue.send(batch, chosen(batch, *GO_ON))
 
     def close(self) -> None:
-        for queue in (*self.queues, *self.raw.values()):
-            queue.close()
+        self.transparent.close()
 
 
 def pump(*engines: Engine, seconds: float = 0.0) -> None:
@@ -467,7 +457,7 @@ def test_what_should_be_protected_is_not_let_in_in_clear(hosts: tuple[Host, Host
     with pytest.raises(TimeoutError):
         receiver.recv(10)
     with hosts[1].inside():
-        engine.rules.close()
+        engine.transparent.close(open_=True)
     sender.sendto(b"clear", ("192.0.2.2", 53))
     assert receiver.recv(10) == b"clear"
 
@@ -480,6 +470,34 @@ def test_nothing_leaves_in_clear_when_the_engine_dies(hosts: tuple[Host, Host]) 
     assert run(engines[1:], hosts[0], "ping -c 2 -i 0.1 -W 1 10.2.0.1") == 1
     assert seen.protocols() == {50}
     engines[1].close()
+
+
+def test_a_plan_is_what_policies_may_want() -> None:
+    """Matches for what may be stopped or changed, in its directions; everything where a default blocks."""
+    left, right = "192.0.2.1", "192.0.2.2"
+    ns = namespace(*policies(left, right, "10.1.0.0/16", "10.2.0.0/16", Mode.TUNNEL))
+    ns.add_policy(PolicyConfig(Direction.OUT, selector=EVERYTHING[AF_INET6]))
+    plan = plan_of(ns.policies, 88)
+    assert (plan.queue, plan.out) == (88, (Match(AF_INET, "10.1.0.0/16", "10.2.0.0/16"),))
+    assert set(plan.into) == {Match(AF_INET, "10.2.0.0/16", "10.1.0.0/16")}
+    ns.add_policy(PolicyConfig(Direction.OUT, selector=EVERYTHING[AF_INET], action=Action.BLOCK, priority=9))
+    assert Match(AF_INET) in plan_of(ns.policies).out
+    ns.set_default(fwd=1)
+    assert plan_of(ns.policies).into == ALL
+
+
+def test_rules_follow_the_policies(hosts: tuple[Host, Host]) -> None:
+    """Without policies all passes in clear; with one from its first packet on nothing does."""
+    engine = Engine(hosts[1], Plan(out=(), into=()))
+    assert run([engine], hosts[0], "ping -c 1 -W 5 192.0.2.2") == 0
+    assert engine.queues[1].counts.received == 0
+    for config in policies("192.0.2.2", "192.0.2.1", "192.0.2.2", "192.0.2.1", Mode.TRANSPORT):
+        engine.namespace.add_policy(config)
+    with hosts[1].inside():
+        engine.transparent.follow(plan_of(engine.namespace.policies))
+    assert run([engine], hosts[0], "ping -c 1 -W 1 192.0.2.2") == 1
+    assert engine.queues[1].counts.received == 1
+    engine.close()
 
 
 def test_a_gateway_forwards(hosts: tuple[Host, Host]) -> None:
