@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from scapy.layers.inet import IP, UDP
-from scapy.layers.inet6 import IPv6
+from scapy.layers.inet import ICMP, IP, UDP
+from scapy.layers.inet6 import ICMPv6Unknown, IPv6
 from scapy.packet import Packet, Raw
 
 from attach.hosts import Host, join
@@ -55,7 +55,7 @@ def send(one: attachment.Raw, packets: list[bytes], mark: int = 0) -> int:
 
 def receive(one: attachment.Raw, count: int) -> list[bytes]:
     found: list[bytes] = []
-    while len(found) < count and select.select([one], [], [], 2)[0]:
+    while len(found) < count and select.select([one], [], [], 1)[0]:
         batch = one.receive(1000.5)
         assert batch is not None
         found += [batch.packet(i) for i in range(len(batch))]
@@ -172,6 +172,18 @@ def test_the_peer_is_not_told_that_the_protocol_is_unreachable(hosts: tuple[Host
     send(left, [packet])
     icmp.settimeout(5)
     assert icmp.recv(100)[20:22] == bytes([3, 2])
+
+
+@FAMILIES
+def test_of_icmp_only_what_was_too_big_is_received(hosts: tuple[Host, Host], family: int) -> None:
+    four = family == socket.AF_INET
+    proto, kinds = (attachment.ICMP, (3, 8, 0, 11)) if four else (attachment.ICMPV6, (2, 128, 129, 3))
+    left, right = opened(hosts[0], family), opened(hosts[1], family, proto)
+    layer = ICMP if four else ICMPv6Unknown
+    made = [bytes(head(family, proto) / layer(type=kind) / Raw(bytes(40))) for kind in kinds]
+    assert send(left, made) == 4
+    assert receive(right, 1) == made[:1]
+    assert receive(right, 1) == []
 
 
 def test_esp_between_two_namespaces(hosts: tuple[Host, Host]) -> None:
