@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from linux.guest import LinuxGuest
-from linux.interfaces import INNER, OUTER, LinuxSide, Side, UxfrmSide, from_peer, policy, state
+from linux.interfaces import INNER, NEIGHBOUR, OUTER, LinuxSide, Side, UxfrmSide, from_peer, policy, state
 
 pytestmark = pytest.mark.linux
 
@@ -115,6 +115,29 @@ def transport_mode(side: Side) -> None:
     side.send()
 
 
+def forwarding(side: Side) -> None:
+    """a neighbour's packets, both ways; it is told of the MTU where they are too big"""
+    side.interface("x5", 5)
+    side.route("x5")
+    side.ip(state(True, 5, "if_id 5"), state(False, 6, "if_id 5"))
+    for family, neighbour in NEIGHBOUR.items():
+        side.ip(
+            policy(True, 5, "if_id 5", family, here=neighbour),
+            policy(False, 6, "if_id 5", family, here=neighbour).replace("dir in", "dir fwd"),
+        )
+        side.forward(family)
+        side.receive(*from_peer(6, family, to=neighbour))
+    side.ip("policy flush")
+    side.forward()
+    side.receive(*from_peer(6, to=NEIGHBOUR[4]))
+    side.ip(*(policy(True, 5, "if_id 5", family, here=NEIGHBOUR[family]) for family in (4, 6)))
+    for size in (1419, 1472):
+        side.forward(size=size)
+        side.forward(size=size, df=True)
+    for size in (1398, 1399, 1452):
+        side.forward(6, size)
+
+
 def arriving(side: Side) -> None:
     """no policy of the if_id, one that wants another state, an interface that is down, none at all"""
     side.interface("x5", 5)
@@ -192,9 +215,10 @@ SHOWS = {
     ],
     policies_of_the_route: ["XfrmOutPolBlock", "refused"],
     loop: ["collisions of x5 2"],
-    too_big: ["wire: 1500 bytes", "wire: 1504 bytes"],
+    too_big: ["to 10.0.0.1, 1500 bytes", "to 10.0.0.1, 1504 bytes"],
     smaller_than_ipv6: ["wire:"],
     transport_mode: ["collisions of x5 1"],
+    forwarding: ["clear to 10.6.0.9", "MTU 1446 to 10.6.0.9", "MTU 1446 to fd06::9", "XfrmInNoPols"],
     arriving: ["XfrmInNoPols 1", "XfrmInTmplMismatch 1", "received of x5 1", "in 0"],
     metadata: ["sent of xe 1", "carrier errors of xe 1", "received of xe 1", "received of x5 1"],
     without_metadata: [],

@@ -108,6 +108,8 @@ class Gateway:
         """Hand on what the namespace had kept and keeps no longer."""
         for batch in self.namespace.released():
             self._hand_out(batch)
+        for batch in self.namespace.arrived():
+            self._hand_in(batch)
 
     def _decide(self, batch: Batch, way: Way) -> bool:
         """Put a batch through the path; False when that failed."""
@@ -177,7 +179,9 @@ def _keys(batch: Batch, those: Int64s) -> Int64s:
     proto = data[offset + np.where(four, 9, 6)]
     upper = offset + np.where(four, (first & 15) * 4, 40)
     keys: Int64s = first >> 4 << 16
-    udp = np.flatnonzero((proto == _UDP) & np.isin(packets["outcome"], _OF_UDP))
+    # The kernel's own socket fragments what it sends; fragments made here go as they are.
+    whole = (proto == _UDP) & (packets["fragment"] == 0)
+    udp = np.flatnonzero(whole & np.isin(packets["outcome"], _OF_UDP))
     at = upper[udp]
     keys[udp] |= data[at].astype(np.int64) << 8 | data[at + 1]
     return keys
