@@ -10,7 +10,7 @@ import numpy as np
 
 from uxfrm.datapath import aggregate, runs
 from uxfrm.datapath.aggfrag import NEVER
-from uxfrm.datapath.batch import PACKET_DTYPE, Batch, Int64s
+from uxfrm.datapath.batch import Batch, Int64s, longer
 from uxfrm.datapath.context import Context
 from uxfrm.datapath.iptfs import Chunk
 from uxfrm.model.outcome import Outcome
@@ -118,11 +118,9 @@ def put_together(context: Context, bundles: Int64s, batch: Batch, slots: list[in
         return NONE
     kept, more = aggregate.measure(bundles, batch.packets, outers, number)
     laid, first = np.empty(kept + more, np.uint8), len(batch)
-    packets = np.empty(first + number, PACKET_DTYPE)
-    records = packets[first:]
-    aggregate.fill(bundles, batch.data, batch.packets, outers, pieces, number, laid, kept, records)
-    aggregate.relay(batch.data, batch.packets, laid)
-    packets[:first] = batch.packets
+    packets = longer(batch.packets, number)
+    aggregate.fill(bundles, batch.data, batch.packets, outers, pieces, number, laid, kept, packets[first:])
+    aggregate.relay(batch.data, packets[:first], laid)
     batch.data, batch.packets = laid, packets
     context.grow(len(batch))
     return np.arange(first, len(batch), dtype=np.int64)
