@@ -68,6 +68,14 @@ NEVER = 1e300
 MADE_AT, MADE_EXTRA, MADE_LENGTH, MADE_OF, MADE_OUTCOME = range(5)
 MADE_COLUMNS = 5
 
+# Columns of a payload that is planned: its length without the header, the block offset, the packet that
+# began it, the last packet in it, and its pieces.
+LENGTH, BLOCK, FIRST, LAST, PIECES, PIECES_END = range(6)
+OUTER_COLUMNS = 6
+# Columns of a piece: packet, where in it, how long.
+OF, FROM, SIZE = range(3)
+PIECE_COLUMNS = 3
+
 # Why `take` stopped: it is through; the payload is not the next one; there is no room in a state's part of
 # `store`, in `extra`, for what is made.
 DONE, ORDER, NO_STORE, NO_EXTRA, NO_MADE = range(5)

@@ -14,7 +14,7 @@ import numpy as np
 from uxfrm.datapath import aggfrag
 from uxfrm.datapath import input as layer
 from uxfrm.datapath.aggfrag import NEVER
-from uxfrm.datapath.batch import PACKET_DTYPE, Batch, Int64s
+from uxfrm.datapath.batch import PACKET_DTYPE, Batch, Int64s, longer
 from uxfrm.datapath.context import Context
 from uxfrm.datapath.iptfs import IpTfs, Kept, Place
 from uxfrm.model.flow import PROTO_ESP
@@ -79,9 +79,7 @@ def _append(taking: _Taking, agains: int) -> int:
     first, extra = len(batch), batch.data.shape[0]
     if taking.used:
         batch.data = np.concatenate([batch.data, context.iptfs.extra[: taking.used]])
-    packets = np.empty(first + number, PACKET_DTYPE)
-    packets[:first] = batch.packets
-    batch.packets = packets
+    packets = batch.packets = longer(batch.packets, number)
     context.grow(len(batch))
     agains, fragments = aggfrag.describe(
         batch.data, packets, first, context.iptfs.made, number, extra, context.again, agains
@@ -194,7 +192,8 @@ def put(batch: Batch, kept: list[Kept], time_s: int) -> Int64s:
     made.packets[_WHERE] = places
     made.packets["time"], made.packets["outcome"] = time_s, Outcome.IN_IPTFS
     batch.data = np.concatenate([batch.data, made.data])
-    batch.packets = np.concatenate([batch.packets, made.packets])
+    batch.packets = longer(batch.packets, len(made))
+    batch.packets[first:] = made.packets
     return np.arange(first, len(batch), dtype=np.int64)
 
 
