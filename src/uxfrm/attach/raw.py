@@ -21,6 +21,7 @@ import errno
 import os
 import select
 import socket
+import struct
 from collections.abc import Sequence
 
 import numba
@@ -150,17 +151,9 @@ class Raw:
             _read_controls4(came.controls, sizes, count, ifindex, mark)
         else:
             _write_headers6(
-                came.data,
-                offset,
-                length,
-                came.names,
-                came.controls,
-                sizes,
-                self._protocols,
-                count,
-                ifindex,
-                mark,
-            )
+                came.data, offset, length, came.names, came.controls, sizes, self._protocols, count,
+                ifindex, mark,
+            )  # fmt: skip
             offset, length = offset - _HEADER6, length + _HEADER6
         low, high = offset - HEADROOM, offset + length + TAILROOM
         batch = Batch.view(came.data, offset, length, low, high, int(now))
