@@ -47,6 +47,9 @@ CASES: dict[str, tuple[Plan, Setup]] = {
     "tunnel in UDP": (two_gateways(), Setup(AEAD, in_udp=True)),
     "transport": (two_hosts(), Setup(AEAD, tunnel=False)),
     "transport in UDP": (two_hosts(), Setup(AEAD, tunnel=False, in_udp=True)),
+    "tunnel, NFQUEUE": (two_gateways(), Setup(AEAD, queues=True)),
+    "tunnel in UDP, NFQUEUE": (two_gateways(), Setup(AEAD, in_udp=True, queues=True)),
+    "transport, NFQUEUE": (two_hosts(), Setup(AEAD, tunnel=False, queues=True)),
 }
 
 

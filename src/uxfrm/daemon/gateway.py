@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from uxfrm.attach.attachment import Attachment, Way, chosen
+from uxfrm.attach.nfqueue import Queue
 from uxfrm.daemon import logs
 from uxfrm.datapath.batch import Batch, Int64s
 from uxfrm.lifecycle.sockets import Socket
@@ -91,7 +92,9 @@ class Gateway:
             batch.packets = batch.packets[batch.packets["ifindex"] != self.deaf_to]
             batch.packets["origin"] = np.arange(len(batch))
         if self._decide(batch, attachment.way):
-            if attachment.way is Way.OUT:
+            if isinstance(attachment, Queue):
+                self._judge(attachment, batch)
+            elif attachment.way is Way.OUT:
                 self._hand_out(batch)
             else:
                 self._hand_in(batch)
@@ -135,6 +138,12 @@ class Gateway:
         self._to_sender(batch)
         self.unclaimed += len(chosen(batch, *_UNCLAIMED))
 
+    def _judge(self, queue: Queue, batch: Batch) -> None:
+        """What a queue gave goes on where it was, or by raw sockets; one call says what becomes of all."""
+        those = self._to_udp(batch, chosen(batch, *_TO_HOST, *_TO_NETWORK))
+        queue.send(batch, those)
+        self._to_sender(batch)
+
     def _to_sender(self, batch: Batch) -> None:
         those = chosen(batch, Verdict.RETURNED)
         if len(those):
@@ -142,14 +151,20 @@ class Gateway:
 
     def _to_network(self, batch: Batch, those: Int64s) -> None:
         """Each to the attachment that sends its kind; ESP in UDP leaves from the port its header names."""
-        if not len(those):
-            return
+        those = self._to_udp(batch, those)
+        if len(those):
+            self._by_version(self.outlets.wire, batch, those, _keys(batch, those) >> 16)
+
+    def _to_udp(self, batch: Batch, those: Int64s) -> Int64s:
+        """Send what leaves from a port that an attachment has; return the others."""
+        if not len(those) or not self.outlets.udp:
+            return those
         keys = _keys(batch, those)
         for (version, port), attachment in self.outlets.udp.items():
             own = keys == _key(version, port)
             self._send(attachment, batch, those[own])
             those, keys = those[~own], keys[~own]
-        self._by_version(self.outlets.wire, batch, those, keys >> 16)
+        return those
 
     def _by_version(
         self, outlets: Mapping[int, Attachment], batch: Batch, those: Int64s, versions: Int64s
