@@ -1,4 +1,4 @@
-"""IP-TFS through two gateways: what a host sends arrives in its order, and what was kept when time has passed."""
+"""IP-TFS through two gateways: what a host sends arrives in its order, what was kept when time has passed."""
 
 from __future__ import annotations
 
