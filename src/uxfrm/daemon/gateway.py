@@ -11,12 +11,13 @@ Rule 3: whatever goes wrong in the path loses one batch. Nothing of it is sent t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from uxfrm.attach.attachment import Attachment, Way, chosen
+from uxfrm.attach.transparent import GO_ON
 from uxfrm.daemon import logs
 from uxfrm.datapath.batch import Batch, Int64s
 from uxfrm.lifecycle.sockets import Socket
@@ -26,8 +27,8 @@ from uxfrm.model.policy import Direction, PolicyConfig
 from uxfrm.model.selector import EVERYTHING
 from uxfrm.namespace import Namespace
 
-_UDP = 17
-_OF_UDP = (int(Outcome.SENT), int(Outcome.OUT_KEEPALIVE))
+_UDP, _UDP_HEADER, _IP_LEAST = 17, 8, 20
+_OF_UDP = np.array([outcome in (Outcome.SENT, Outcome.OUT_KEEPALIVE) for outcome in Outcome])
 _TO_NETWORK = (Verdict.SENT, Verdict.CLEAR)
 _TO_HOST = (Verdict.DELIVERED, Verdict.FORWARDED)
 # The host has them already: given back they would come round again.
@@ -54,15 +55,21 @@ class Gateway:
     """Moves packets between attachments through a namespace, as its outcomes say.
 
     `nowhere` counts packets for which there is no outlet, `unclaimed` those that came from the network and
-    were not IPsec, `failed` batches that an error ended. `deaf_to` is the index of the host's device: what it
-    brought is not to be taken in a second time by who listens to the network.
+    were not IPsec, `failed` batches that an error ended.
+
+    What was let in is not to be taken in a second time by who listens to the network: `deaf_to` is the index
+    of the host's device, `deaf_to_mark` a bit of the mark that such packets have.
+    `in_place` has the ids of attachments whose packets wait in the kernel for what `send` says of them;
+    `encap_ports` are the UDP ports whose datagrams come by them.
     """
 
     def __init__(self, namespace: Namespace, outlets: Outlets) -> None:
         self.namespace = namespace
         self.outlets = outlets
         self.nowhere = self.unclaimed = self.failed = 0
-        self.deaf_to = 0
+        self.deaf_to = self.deaf_to_mark = 0
+        self.in_place: set[int] = set()
+        self.encap_ports: Collection[int] = ()
         self._udp_sockets = [self._open_socket(family) for family in (AF_INET, AF_INET6)]
 
     def _open_socket(self, family: int) -> Socket:
@@ -87,16 +94,42 @@ class Gateway:
         for (version, _), udp in self.outlets.udp.items():
             if udp is attachment:
                 batch.packets["socket"] = self._udp_sockets[version == 6].number
-        if attachment.way is Way.IN and self.deaf_to:
-            batch.packets = batch.packets[batch.packets["ifindex"] != self.deaf_to]
-            batch.packets["origin"] = np.arange(len(batch))
+        if self.in_place:
+            self._note_sockets(batch)
+        if attachment.way is Way.IN and id(attachment) not in self.in_place:
+            self._leave_out(batch)
         if self._decide(batch, attachment.way):
-            if attachment.way is Way.OUT:
+            if id(attachment) in self.in_place:
+                attachment.send(batch, chosen(batch, *GO_ON))
+            elif attachment.way is Way.OUT:
                 self._hand_out(batch)
             else:
                 self._hand_in(batch)
         self.settle()
         return True
+
+    def _note_sockets(self, batch: Batch) -> None:
+        """Of datagrams that come in place, say whose socket they are for."""
+        if not len(self.encap_ports) or not len(batch):
+            return
+        packets, data = batch.packets, batch.data
+        versions, proto, upper = _headers(batch, np.arange(len(batch)))
+        udp = np.flatnonzero((proto == _UDP) & (upper + _UDP_HEADER <= packets["offset"] + packets["length"]))
+        port = data[upper[udp] + 2].astype(np.int64) << 8 | data[upper[udp] + 3]
+        ours = udp[np.isin(port, list(self.encap_ports))]
+        numbers = np.array([opened.number for opened in self._udp_sockets])
+        packets["socket"][ours] = numbers[(versions[ours] == 6).astype(np.int64)]
+
+    def _leave_out(self, batch: Batch) -> None:
+        """Forget packets that we let in ourselves."""
+        packets = batch.packets
+        if not (self.deaf_to or self.deaf_to_mark):
+            return
+        mine = packets["ifindex"] == self.deaf_to
+        mine |= packets["mark"] & self.deaf_to_mark != 0
+        if mine.any():
+            batch.packets = packets[~mine]
+            batch.packets["origin"] = np.arange(len(batch))
 
     def pass_time(self, now: float) -> None:
         """Let time pass, and send what it lets go."""
@@ -136,26 +169,27 @@ class Gateway:
         self.unclaimed += len(chosen(batch, *_UNCLAIMED))
 
     def _to_sender(self, batch: Batch) -> None:
-        those = chosen(batch, Verdict.RETURNED)
-        if len(those):
-            self._by_version(self.outlets.back, batch, those, _keys(batch, those) >> 16)
+        self._by_version(self.outlets.back, batch, chosen(batch, Verdict.RETURNED))
 
     def _to_network(self, batch: Batch, those: Int64s) -> None:
         """Each to the attachment that sends its kind; ESP in UDP leaves from the port its header names."""
+        if self.outlets.udp and len(those):
+            keys = _keys(batch, those)
+            for (version, port), attachment in self.outlets.udp.items():
+                own = keys == _key(version, port)
+                self._send(attachment, batch, those[own])
+                those, keys = those[~own], keys[~own]
+        self._by_version(self.outlets.wire, batch, those)
+
+    def _by_version(self, outlets: Mapping[int, Attachment], batch: Batch, those: Int64s) -> None:
+        """Each to the attachment of its IP version."""
         if not len(those):
             return
-        keys = _keys(batch, those)
-        for (version, port), attachment in self.outlets.udp.items():
-            own = keys == _key(version, port)
-            self._send(attachment, batch, those[own])
-            those, keys = those[~own], keys[~own]
-        self._by_version(self.outlets.wire, batch, those, keys >> 16)
-
-    def _by_version(
-        self, outlets: Mapping[int, Attachment], batch: Batch, those: Int64s, versions: Int64s
-    ) -> None:
-        for version in np.unique(versions).tolist():
-            self._send(outlets.get(version), batch, those[versions == version])
+        versions = batch.data[batch.packets["offset"][those]] >> 4
+        first = int(versions[0])
+        same = versions == first
+        self._send(outlets.get(first), batch, those[same])
+        self._by_version(outlets, batch, those[~same])
 
     def _send(self, attachment: Attachment | None, batch: Batch, those: Int64s) -> None:
         if not len(those):
@@ -170,18 +204,22 @@ def _key(version: int, port: int) -> int:
     return version << 16 | port
 
 
-def _keys(batch: Batch, those: Int64s) -> Int64s:
-    """What `_key` makes of the packets' IP version and, where IPsec made the UDP header, source port."""
+def _headers(batch: Batch, those: Int64s) -> tuple[Int64s, Int64s, Int64s]:
+    """IP version, protocol, and where the upper header begins. Short packets: 0, 0, their beginning."""
     packets, data = batch.packets[those], batch.data
-    offset = packets["offset"]
+    whole = packets["length"] >= _IP_LEAST
+    offset = np.where(whole, packets["offset"], 0)
     first = data[offset].astype(np.int64)
     four = first >> 4 == 4
-    proto = data[offset + np.where(four, 9, 6)]
-    upper = offset + np.where(four, (first & 15) * 4, 40)
-    keys: Int64s = first >> 4 << 16
-    # The kernel's own socket fragments what it sends; fragments made here go as they are.
-    whole = (proto == _UDP) & (packets["fragment"] == 0)
-    udp = np.flatnonzero(whole & np.isin(packets["outcome"], _OF_UDP))
+    proto = np.where(whole, data[offset + np.where(four, 9, 6)], 0)
+    return np.where(whole, first >> 4, 0), proto, offset + np.where(four, (first & 15) * 4, 40)
+
+
+def _keys(batch: Batch, those: Int64s) -> Int64s:
+    """What `_key` makes of the packets' IP version and, where IPsec made the UDP header, source port."""
+    versions, proto, upper = _headers(batch, those)
+    keys = versions << 16
+    udp = np.flatnonzero((proto == _UDP) & _OF_UDP[batch.packets["outcome"][those]])
     at = upper[udp]
-    keys[udp] |= data[at].astype(np.int64) << 8 | data[at + 1]
+    keys[udp] |= batch.data[at].astype(np.int64) << 8 | batch.data[at + 1]
     return keys
