@@ -125,7 +125,7 @@ class Gateway:
         packets = batch.packets
         if not (self.deaf_to or self.deaf_to_mark):
             return
-        mine = packets["ifindex"] == self.deaf_to
+        mine = (packets["ifindex"] == self.deaf_to) & (self.deaf_to > 0)
         mine |= packets["mark"] & self.deaf_to_mark != 0
         if mine.any():
             batch.packets = packets[~mine]
