@@ -214,3 +214,39 @@ def test_many_states_have_their_own_pieces(count: int) -> None:
     assert len(outer) > 4 * count
     mixed = sorted(range(len(outer)), key=lambda k: (outer[k][24:28], outer[k][20:24]))
     assert sorted(receive(into, [outer[k] for k in mixed])) == sorted(inner)
+
+
+GCM = f"aead rfc4106(gcm(aes)) 0x{bytes(20).hex()} 128"
+CBC = f"enc cbc(aes) 0x{bytes(16).hex()} auth-trunc hmac(sha256) 0x{bytes(32).hex()} 128"
+LAST = "replay-oseq 4294967290"
+UDP = "encap espinudp 4500 4500 0.0.0.0"
+
+
+@pytest.mark.parametrize(
+    ("both", "out_only", "in_only"),
+    [
+        (GCM, "", "replay-window 64 flag esn"),
+        (f"{GCM} {UDP}", f"flag esn {LAST}", f"replay-window 64 flag esn {LAST.replace('o', '')}"),
+        (GCM, "flag esn replay-oseq-hi 2147483647 replay-oseq 4294967290",
+         "replay-window 64 flag esn replay-seq-hi 2147483647 replay-seq 4294967290"),
+        (CBC, "", "replay-window 32"),
+        (f"{CBC} {UDP}", "extra-flag dont-encap-dscp", "replay-window 0"),
+        (f"enc ecb(cipher_null) '' {CBC.split(' ', 3)[3]}", "", ""),
+    ],
+)  # fmt: skip
+def test_with_any_algorithm_in_udp_and_over_the_ends_of_numbers(
+    both: str, out_only: str, in_only: str
+) -> None:
+    base = "ip xfrm state add src 192.0.2.1 dst 192.0.2.9 proto esp spi 7 reqid 9 mode iptfs"
+    policy = (
+        "ip xfrm policy add src 10.0.1.0/24 dst 10.0.2.0/28 dir DIR priority 1 "
+        "tmpl src 192.0.2.1 dst 192.0.2.9 proto esp reqid 9 mode iptfs"
+    )
+    if "esn" in in_only and "esn" not in out_only:
+        out_only += " flag esn"
+    out = end("out", more=[f"{base} dir out {both} {out_only}", policy.replace("DIR", "out")])
+    into = end("in", more=[f"{base} dir in {both} {in_only}", policy.replace("DIR", "in")])
+    inner = [ipv4(n, size) for n, size in enumerate((60, 3000, 60, 1400, 700, 700, 20, 9000))]
+    outer = send(out, inner)
+    assert max(map(len, outer)) <= 1500
+    assert receive(into, outer) == inner

@@ -39,6 +39,7 @@ INNER = {4: ("10.4.0.2", "10.4.0.1", 32), 6: ("fd04::2", "fd04::1", 128)}
 NEIGHBOUR = {4: "10.6.0.9", 6: "fd06::9"}
 ROUTER = {parse(NEIGHBOUR[4]): parse("10.0.0.2"), parse(NEIGHBOUR[6]): parse("fd00::2")}
 OUTER = ("10.0.0.2", "10.0.0.1")
+OUTER6 = ("fd00::2", "fd00::1")
 
 
 def state(outwards: bool, spi: int, words: str = "", ends: tuple[str, str] = OUTER) -> str:
@@ -157,8 +158,9 @@ def on_the_wire(packet: bytes) -> str:
         return f"  wire: ICMP {parsed[ICMP].type} {parsed[ICMP].code} MTU {parsed[ICMP].nexthopmtu} {to}"
     if ICMPv6PacketTooBig in parsed:
         return f"  wire: ICMPv6 too big, MTU {parsed[ICMPv6PacketTooBig].mtu} {to}"
-    if packet[0] >> 4 == 4 and packet[9] == 50:
-        esp = packet[20:]
+    four = packet[0] >> 4 == 4
+    if packet[9 if four else 6] == 50:
+        esp = packet[20 if four else 40 :]
         return f"  wire: ESP, SPI {int.from_bytes(esp[:4]):#x}, number {int.from_bytes(esp[4:8])} {to}"
     return f"  wire: clear {to}"
 
@@ -388,10 +390,13 @@ def outgoing(family: int, payload: bytes, df: bool, sender: str = "") -> bytes:
     return bytes(header / UDP(sport=GUEST_PORT, dport=HOST_PORT) / Raw(payload))
 
 
-def from_peer(spi: int, family: int = 4, count: int = 1, to: str = "") -> list[bytes]:
+def from_peer(
+    spi: int, family: int = 4, count: int = 1, to: str = "", ends: tuple[str, str] = OUTER
+) -> list[bytes]:
     """What a peer with this state sends to the application, or to somebody behind the host."""
     peer = Namespace(randbytes=random.Random(1).randbytes)
-    for line in (state(False, spi), policy(False, spi, family=family, here=to).replace("dir in", "dir out")):
+    inwards = policy(False, spi, family=family, here=to, ends=ends)
+    for line in (state(False, spi, ends=ends), inwards.replace("dir in", "dir out")):
         execute(parse_words(split(f"xfrm {line}")), peer)
     here, there, _ = INNER[family]
     here = to or here

@@ -23,16 +23,16 @@ def test_uxfrm_opens_what_linux_6_12_seals(guest612: LinuxGuest, case: Case) -> 
     opens(guest612, case)
 
 
-def opens(guest: LinuxGuest, case: Case) -> None:
+def opens(guest: LinuxGuest, case: Case, payloads: tuple[bytes, ...] = PAYLOADS) -> None:
     before = prepare(guest, case)
-    wire, errors = sent_by(guest, case, list(map(Sending, PAYLOADS)))
-    assert errors == [0] * len(PAYLOADS)
-    assert len(wire) == len(PAYLOADS)
+    wire, errors = sent_by(guest, case, list(map(Sending, payloads)))
+    assert errors == [0] * len(payloads)
+    assert len(wire) == len(payloads)
     assert guest.xfrm_moved(before) == {}
 
     namespace, batch = case.namespace(), Batch.pack(wire)
     namespace.input(batch)
-    assert outcomes(batch) == [Outcome.DELIVERED] * len(PAYLOADS)
-    assert [read_datagram(packet) for packet in packets(batch)] == list(map(case.shape.received, PAYLOADS))
+    assert outcomes(batch) == [Outcome.DELIVERED] * len(payloads)
+    assert [read_datagram(packet) for packet in packets(batch)] == list(map(case.shape.received, payloads))
     assert counters(namespace) == {}
     assert [(state.bytes, state.packets) for state in figures(namespace)] == guest.xfrm_usage()

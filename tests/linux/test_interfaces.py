@@ -8,7 +8,18 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from linux.guest import LinuxGuest
-from linux.interfaces import INNER, NEIGHBOUR, OUTER, LinuxSide, Side, UxfrmSide, from_peer, policy, state
+from linux.interfaces import (
+    INNER,
+    NEIGHBOUR,
+    OUTER,
+    OUTER6,
+    LinuxSide,
+    Side,
+    UxfrmSide,
+    from_peer,
+    policy,
+    state,
+)
 
 pytestmark = pytest.mark.linux
 
@@ -89,6 +100,20 @@ def too_big(side: Side) -> None:
         side.send(size=size, df=True)
     for size in (1398, 1399, 1452):
         side.send(6, size=size)
+
+
+def outside_ipv6(side: Side) -> None:
+    """both families in IPv6: out, in, too big"""
+    side.interface("x5", 5)
+    side.route("x5")
+    side.ip(*(state(outwards, 5, "if_id 5", OUTER6) for outwards in (True, False)))
+    for family in (4, 6):
+        side.ip(*(policy(outwards, 5, "if_id 5", family, OUTER6) for outwards in (True, False)))
+    for family, headers in ((4, 28), (6, 48)):
+        side.send(family)
+        side.receive(*from_peer(5, family, ends=OUTER6))
+        for size in (1426, 1427):
+            side.send(family, size=size - headers, df=True)
 
 
 def smaller_than_ipv6(side: Side) -> None:
@@ -216,6 +241,7 @@ SHOWS = {
     policies_of_the_route: ["XfrmOutPolBlock", "refused"],
     loop: ["collisions of x5 2"],
     too_big: ["to 10.0.0.1, 1500 bytes", "to 10.0.0.1, 1504 bytes"],
+    outside_ipv6: ["wire: ESP", "to fd00::1, 1500 bytes", "received of x5 1"],
     smaller_than_ipv6: ["wire:"],
     transport_mode: ["collisions of x5 1"],
     forwarding: ["clear to 10.6.0.9", "MTU 1446 to 10.6.0.9", "MTU 1446 to fd06::9", "XfrmInNoPols"],

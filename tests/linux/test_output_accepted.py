@@ -23,16 +23,16 @@ def test_linux_6_12_opens_what_uxfrm_seals(guest612: LinuxGuest, case: Case) -> 
     opens(guest612, case)
 
 
-def opens(guest: LinuxGuest, case: Case) -> None:
+def opens(guest: LinuxGuest, case: Case, payloads: tuple[bytes, ...] = PAYLOADS) -> None:
     before = prepare(guest, case)
     namespace = case.namespace()
-    batch = Batch.pack([case.shape.datagram(payload) for payload in PAYLOADS])
+    batch = Batch.pack([case.shape.datagram(payload) for payload in payloads])
     namespace.output(batch)
-    assert outcomes(batch) == [Outcome.SENT] * len(PAYLOADS)
+    assert outcomes(batch) == [Outcome.SENT] * len(payloads)
 
     got = delivered_by(guest, packets(batch))
     assert guest.xfrm_moved(before) == {}
-    assert [datagram.payload for datagram in got] == list(PAYLOADS)
+    assert [datagram.payload for datagram in got] == list(payloads)
     assert {datagram.sender for datagram in got} == {case.shape.inner_ends[0]}
     assert guest.xfrm_usage() == [(state.bytes, state.packets) for state in figures(namespace)]
 

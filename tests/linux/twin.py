@@ -27,7 +27,7 @@ from uxfrm.model.algorithm import Algorithm
 from uxfrm.model.dump import StateDump
 from uxfrm.model.flow import PROTO_AH, PROTO_COMP, PROTO_ESP
 from uxfrm.model.outcome import Counter, Outcome, Verdict
-from uxfrm.model.policy import Direction, PolicyConfig
+from uxfrm.model.policy import Direction, PolicyConfig, PolicyType
 from uxfrm.model.selector import Selector
 from uxfrm.model.state import (
     AF_UNSPEC_FLAG,
@@ -37,10 +37,12 @@ from uxfrm.model.state import (
     ENCAP_ESPINTCP,
     ENCAP_ESPINUDP,
     ESN,
+    ICMP,
     LEGACY_WINDOW_MAX,
     NOECN,
     NOPMTUDISC,
     OSEQ_MAY_WRAP,
+    WILDRECV,
     Encap,
     ReplayEsn,
     ReplayLegacy,
@@ -61,6 +63,8 @@ _FLAGS = {
     NOECN: "noecn",
     DECAP_DSCP: "decap-dscp",
     NOPMTUDISC: "nopmtudisc",
+    WILDRECV: "wildrecv",
+    ICMP: "icmp",
     AF_UNSPEC_FLAG: "af-unspec",
     ALIGN4: "align4",
 }
@@ -228,12 +232,17 @@ class Case:
     start: int = 0
     around: tuple[Case, ...] = ()
     encap: Encap | None = None
+    tfcpad: int = 0
+    sub: bool = False
+    """The innermost state is asked for by a sub policy, the others by a main one."""
 
     @property
     def name(self) -> str:
         words = [self.shape.name, self.suite.name, *self._flag_words, *self._extra_words]
         words += [f"window-{self.window}"] if self.window else []
         words += [f"from-{self.start:#x}"] if self.start else []
+        words += [f"tfcpad-{self.tfcpad}"] if self.tfcpad else []
+        words += ["sub"] if self.sub else []
         if self.encap:
             words.append(f"{_ENCAPS[self.encap.type]}-{self.encap.sport}-{self.encap.dport}")
         return "-".join(words) + "".join(f"-in-{layer.name}" for layer in self.around)
@@ -255,13 +264,20 @@ class Case:
         source, target = self.shape.inner_ends
         bits = _BITS[self.shape.inner]
         states = "".join(layer._state_line() for layer in self.layers)
-        # a policy takes no more of them
-        templates = " ".join(layer._template_words() for layer in self.layers[:MAX_DEPTH])
         direction = "in" if self.shape.to_guest else "out"
-        return (
-            f"xfrm state flush\nxfrm policy flush\n{states}"
-            f"xfrm policy add src {source}/{bits} dst {target}/{bits} dir {direction} {templates}\n"
+        policies = "".join(
+            f"xfrm policy add src {source}/{bits} dst {target}/{bits} dir {direction} "
+            f"ptype {kind.name.lower()} {' '.join(layer._template_words() for layer in layers)}\n"
+            for kind, layers in self._policies
         )
+        return f"xfrm state flush\nxfrm policy flush\nxfrm policy flush ptype sub\n{states}{policies}"
+
+    @property
+    def _policies(self) -> list[tuple[PolicyType, tuple[Case, ...]]]:
+        """What each policy asks for; a policy takes no more templates."""
+        if self.sub:
+            return [(PolicyType.SUB, self.layers[:1]), (PolicyType.MAIN, self.layers[1:])]
+        return [(PolicyType.MAIN, self.layers[:MAX_DEPTH])]
 
     def _state_line(self) -> str:
         low, high = self.start & _SEQ_MASK, self.start >> 32
@@ -272,6 +288,7 @@ class Case:
         source, target = self.shape.inner_ends
         selector = f"sel src {source} dst {target}" if self._selects else ""
         unspecified = "0.0.0.0" if self.shape.outer == 4 else "::"
+        tfcpad = f"tfcpad {self.tfcpad}" if self.tfcpad else ""
         encap = ""
         if self.encap:
             kind = _ENCAPS[self.encap.type]
@@ -279,7 +296,7 @@ class Case:
         return (
             f"xfrm state add {self._ends_words()} spi {self._spi:#x} reqid {self._reqid} "
             f"mode {self.shape.mode.name.lower()} {numbers} "
-            f"{flags} {extra_flags} {encap} {self.suite.text} {selector}\n"
+            f"{flags} {extra_flags} {encap} {tfcpad} {self.suite.text} {selector}\n"
         )
 
     def _template_words(self) -> str:
@@ -338,8 +355,9 @@ class Case:
         made = Namespace(randbytes=randbytes)
         for layer in self.layers:
             made.add_state(layer.state())
-        templates = tuple(layer.template(direction) for layer in self.layers[:MAX_DEPTH])
-        made.add_policy(PolicyConfig(direction, self.selector(), templates))
+        for kind, layers in self._policies:
+            templates = tuple(layer.template(direction) for layer in layers)
+            made.add_policy(PolicyConfig(direction, self.selector(), templates, type=kind))
         return made
 
     def state(self) -> StateConfig:
@@ -363,6 +381,7 @@ class Case:
             flags=self.flags | (ESN if self.esn else 0),
             extra_flags=self.extra_flags,
             encap=self.encap,
+            tfcpad=self.tfcpad,
         )
         if self._selects:
             make = partial(make, selector=self.selector())

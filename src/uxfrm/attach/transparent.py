@@ -27,22 +27,36 @@ from uxfrm.model.outcome import Verdict
 from uxfrm.model.policy import Action, DefaultAction, Direction, PolicyConfig
 from uxfrm.tables.policies import PolicyTable
 
+Matches = tuple[Match, ...]
+
 GO_ON = (Verdict.DELIVERED, Verdict.FORWARDED, Verdict.CLEAR, Verdict.SENT, Verdict.RETURNED)
 """What of a batch is to be sent: in place where it can, else by the raw sockets."""
 
 _INWARDS = (Direction.IN, Direction.FWD)
 
 
-def plan_of(policies: PolicyTable, queue: int = 4500, udp_ports: tuple[int, ...] = ()) -> Plan:
+def plan_of(
+    policies: PolicyTable,
+    queue: int = 4500,
+    udp_ports: tuple[int, ...] = (),
+    closed: tuple[Matches, Matches] = ((), ()),
+) -> Plan:
     """The plan for a table's policies and defaults; see Plan for the others.
 
-    A policy of an xfrm interface counts too: what is routed to the interface is asked about.
+    `closed`: what stays closed until a policy is about just that (as `rules.left` gives it). A policy of an
+    xfrm interface counts too: what is routed to the interface is asked about.
     """
     configs = [policy.config for policy in policies.dump()]
     blocked = {way for way in Direction if policies.default[way] == DefaultAction.BLOCK}
     out = ALL if Direction.OUT in blocked else _matches(configs, (Direction.OUT,))
     into = ALL if blocked.intersection(_INWARDS) else _matches(configs, _INWARDS)
-    return Plan(queue, out, into, udp_ports)
+    kept = (_kept(closed[0], out), _kept(closed[1], into))
+    return Plan(queue, out, into, udp_ports, closed_out=kept[0], closed_into=kept[1])
+
+
+def _kept(closed: Matches, named: Matches) -> Matches:
+    """What stays closed where `named` is asked about."""
+    return () if ALL[0] in named else tuple(match for match in closed if match not in named)
 
 
 def _matches(configs: list[PolicyConfig], ways: tuple[Direction, ...]) -> tuple[Match, ...]:

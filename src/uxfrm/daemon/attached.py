@@ -1,10 +1,10 @@
 """A daemon's packets: its attachments, opened as the command line names them, on its event loop.
 
+    nfqueue[=FIRST]        what policies may want is taken by rules into four queues (out, and in again)
     tun=NAME[,mtu=BYTES]   what policies may want is routed into this device      (out, and in again)
     udp=PORT               ESP in UDP on this port, of IPv4 and IPv6               (both ways)
     udp=ike                ESP in UDP on the ports for which IKE daemons under `uxfrm run` ask (UDP_ENCAP)
     raw                    ESP, AH and IPComp, and what may go out in clear         (both ways)
-    nfqueue                all of that, where the host's packets pass anyway: in place of tun and raw
 
 Rule 1: whatever is opened is opened closed: routes lead into the device before anything could leave it.
 Rule 2: an attachment has turns like every client of the daemon.
@@ -20,13 +20,11 @@ import struct
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
-from uxfrm.attach.attachment import CHECKED_MARK, OWN_MARK, AttachmentError, Waitable
+from uxfrm.attach.attachment import OWN_MARK, AttachmentError, Waitable
 from uxfrm.attach.raw import AH, COMP, ESP, ICMP, ICMPV6, Raw, open_raw
-from uxfrm.attach.rules import Plan
-from uxfrm.attach.transparent import Transparent, plan_of
-from uxfrm.attach.tun import open_tun
+from uxfrm.attach.rules import QUEUES
+from uxfrm.attach.tun import Tun, open_tun
 from uxfrm.attach.udp import Udp, allow_sharing, open_udp
 from uxfrm.daemon import logs
 from uxfrm.daemon.detour import Detour
@@ -34,53 +32,61 @@ from uxfrm.daemon.gateway import Gateway, Outlets
 from uxfrm.daemon.ports import Hub
 from uxfrm.daemon.sharing import SharedPorts
 from uxfrm.daemon.surroundings import Surroundings
+from uxfrm.daemon.taken import Taken
 from uxfrm.namespace import Namespace
 
-FORMS = ("tun=NAME[,mtu=BYTES]", "udp=PORT", "udp=ike", "raw", "nfqueue")
+FORMS = ("nfqueue[=FIRST]", "tun=NAME[,mtu=BYTES]", "udp=PORT", "udp=ike", "raw")
 _TURN = 8
 """Batches from one attachment before others have their turn."""
 _MTU = 1400
+_QUEUE = 4500
 _MTU_LEAST, _MTU_MOST = 1280, 65535
 _VERSIONS = {4: socket.AF_INET, 6: socket.AF_INET6}
-_ERRORS = {4: (ICMP,), 6: (ICMPV6,)}
 _RECEIVED = {4: (ESP, AH, COMP, ICMP), 6: (ESP, AH, COMP, ICMPV6)}
-
-
-class Follow(Protocol):
-    """Has the kernel do what the policies say; `again` where the host's routes may be others."""
-
-    def __call__(self, again: bool = False) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What `--attach` says: `tun`, whose MTU is `mtu`, or `nfqueue`. `ike`: with the ports of IKE daemons."""
+    """What `--attach` says. `mtu` is the TUN device's; `ike`: with the ports of IKE daemons.
+
+    `queue` is the first of four NFQUEUEs, 0 for none.
+    """
 
     tun: str = ""
     mtu: int = _MTU
     ports: tuple[int, ...] = ()
     ike: bool = False
     raw: bool = False
-    nfqueue: bool = False
+    queue: int = 0
 
 
 def parse(words: Sequence[str]) -> Wanted:
     """Read what `--attach` was given, each one of FORMS. ValueError with words for the user."""
-    tun, mtu, ports = "", _MTU, []
+    tun, mtu, ports, queue = "", _MTU, [], 0
     for word in words:
         kind, _, value = word.partition("=")
         if kind == "tun" and value and not tun:
             tun, mtu = _parse_tun(value)
-        elif word in ("udp=ike", "raw", "nfqueue"):
+        elif kind == "nfqueue" and not queue:
+            queue = _parse_queue(word, value)
+        elif word in ("udp=ike", "raw"):
             continue
         elif kind == "udp" and value.isdecimal() and 0 < int(value) < 1 << 16:
             ports.append(int(value))
         else:
             raise ValueError(f"{word}: one of {', '.join(FORMS)}, and one TUN device only")
-    if bool(tun) == ("nfqueue" in words):
-        raise ValueError("the host's packets come by a TUN device, tun=NAME, or by nfqueue: one of them")
-    more = ("udp=ike" in words, "raw" in words, "nfqueue" in words)
-    return Wanted(tun, mtu, tuple(dict.fromkeys(ports)), *more)
+    if bool(tun) == bool(queue):
+        raise ValueError("for the host's packets either nfqueue or a TUN device is needed: tun=NAME")
+    return Wanted(tun, mtu, tuple(dict.fromkeys(ports)), "udp=ike" in words, "raw" in words, queue)
+
+
+def _parse_queue(word: str, value: str) -> int:
+    number = int(value) if value.isdecimal() else 0
+    if word == "nfqueue":
+        return _QUEUE
+    if not 0 < number <= 0xFFFF - QUEUES:
+        raise ValueError(f"{word}: the first of four queues, 1 to {0xFFFF - QUEUES}")
+    return number
 
 
 def _parse_tun(value: str) -> tuple[str, int]:
@@ -105,9 +111,7 @@ class Attached:
         self._failed = failed
         self._close = contextlib.ExitStack()
         self._by_port: dict[tuple[int, int], Udp] = {}
-        self._queued: set[tuple[int, int]] = set()
-        self._with_queues = wanted.nfqueue
-        self._follow: Follow = _nothing
+        self._leading: Detour | Taken
         try:
             self._open(wanted)
         except BaseException:
@@ -115,16 +119,16 @@ class Attached:
             raise
 
     def _open(self, wanted: Wanted) -> None:
-        """1. what leads packets to us, closed  2. sockets  3. packets are served."""
+        """1. what takes the host's packets, closed  2. sockets  3. packets are served."""
         namespace = self._hub.server.namespace
         self.surroundings = Surroundings()
         self._close.callback(self.surroundings.close)
         self.surroundings.tell(namespace)
-        if wanted.nfqueue:
-            served = self._open_queues(namespace, wanted)
-        else:
-            served = self._open_tun(namespace, wanted)
-        for attachment in served:
+        attachments = self._take(namespace, wanted) if wanted.queue else self._lead(namespace, wanted)
+        for port in wanted.ports:
+            for version, family in _VERSIONS.items():
+                self._listen(version, open_udp(port, family))
+        for attachment in attachments:
             self._serve(attachment)
         self.surroundings.watch(self._loop, self._look_again)
         if wanted.ike:
@@ -133,46 +137,24 @@ class Attached:
         self._hub.sockets.let_by = _let_by
         self._hub.settle = self.settle
 
-    def _open_tun(self, namespace: Namespace, wanted: Wanted) -> list[Waitable]:
-        """1. the device  2. routes into it  3. sockets."""
-        tun = open_tun(wanted.tun, mtu=wanted.mtu)[0]
+    def _lead(self, namespace: Namespace, wanted: Wanted) -> list[Waitable]:
+        """A device, and routes into it; raw sockets, if wanted, receive."""
+        tun: Tun = open_tun(wanted.tun, mtu=wanted.mtu)[0]
         self._close.callback(tun.close)
-        detour = Detour(namespace.policies, tun, self.surroundings)
-        self._follow = detour.follow
+        self._leading = Detour(namespace.policies, tun, self.surroundings)
         raw, back = (self._raw(_RECEIVED, OWN_MARK), self._raw({}, 0)) if wanted.raw else ({}, {})
         self.gateway = Gateway(namespace, Outlets(tun, raw, self._by_port, back))
         self.gateway.deaf_to = tun.ifindex
-        for port in wanted.ports:
-            for version, family in _VERSIONS.items():
-                self._listen(version, open_udp(port, family))
         return [tun, *raw.values()]
 
-    def _open_queues(self, namespace: Namespace, wanted: Wanted) -> list[Waitable]:
-        """1. rules  2. queues and sockets."""
-        self._queued |= {(version, port) for version in _VERSIONS for port in wanted.ports}
-        transparent = Transparent(self._plan())
-        self._close.callback(transparent.close)
-        errors = self._raw(_ERRORS, OWN_MARK)
-        self.gateway = Gateway(namespace, Outlets(None, transparent.raw, {}, transparent.raw))
-        self.gateway.in_place = {id(queue) for queue in transparent.queues}
-        self.gateway.deaf_to_mark = CHECKED_MARK
-        seen: object = None
-
-        def follow(again: bool = False) -> None:
-            nonlocal seen
-            version = (namespace.policies.generation, *namespace.policies.default, *sorted(self._queued))
-            if version != seen:
-                plan = self._plan()
-                transparent.follow(plan)
-                self.gateway.encap_ports, seen = plan.udp_ports, version
-
-        self._follow = follow
-        follow()
-        return [*transparent.queues, *errors.values()]
-
-    def _plan(self) -> Plan:
-        ports = sorted({port for _, port in self._queued})
-        return plan_of(self._hub.server.namespace.policies, udp_ports=tuple(ports))
+    def _take(self, namespace: Namespace, wanted: Wanted) -> list[Waitable]:
+        """Queues, and rules that fill them; what raw sockets would receive comes by them too."""
+        taken = Taken(namespace.policies, wanted.queue)
+        self._close.callback(taken.close)
+        self._leading = taken
+        host, back = taken.queues[0], self._raw({}, 0)
+        self.gateway = Gateway(namespace, Outlets(host, taken.raw, self._by_port, back))
+        return [*taken.queues]
 
     def _raw(self, protocols: Mapping[int, tuple[int, ...]], mark: int) -> dict[int, Raw]:
         """Raw sockets by IP version. What they send without our mark is led to us if a policy wants it."""
@@ -209,7 +191,7 @@ class Attached:
     def settle(self) -> None:
         """Before requests are answered: what they changed is in force, what they let go is sent."""
         try:
-            self._follow()
+            self._leading.follow()
             self.gateway.settle()
         except AttachmentError as error:
             logs.error("policies are not in force", why=str(error))
@@ -218,7 +200,7 @@ class Attached:
     def _look_again(self) -> None:
         """Addresses or routes of the host changed."""
         try:
-            self._follow(again=True)
+            self._leading.follow(again=True)
         except AttachmentError as error:
             logs.error("routes not changed", why=str(error))
 
@@ -229,7 +211,6 @@ class Attached:
         self._loop.add_reader(udp.fileno(), self._turn, udp)
 
     def _give_up(self, key: tuple[int, int]) -> None:
-        self._queued.discard(key)
         udp = self._by_port.pop(key, None)
         if udp is not None:
             self._loop.remove_reader(udp.fileno())
@@ -239,12 +220,8 @@ class Attached:
         """Share the port of an IKE daemon's socket; None where it is served already. OSError."""
         version = 4 if client.family == socket.AF_INET else 6
         address, port = client.getsockname()[:2]
-        if (version, port) in self._by_port or (version, port) in self._queued:
+        if (version, port) in self._by_port:
             return None
-        if self._with_queues:
-            self._queued.add((version, port))
-            self._follow()
-            return version, port
         allow_sharing(client)
         anywhere = address in ("0.0.0.0", "::")
         try:
@@ -270,5 +247,5 @@ def _let_by(client: socket.socket, in_clear: bool) -> None:
         logs.failure("socket not let by", error)
 
 
-def _nothing(again: bool = False) -> None:
-    """Settle and follow nothing."""
+def _nothing() -> None:
+    """Settle nothing."""

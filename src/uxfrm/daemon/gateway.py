@@ -11,13 +11,13 @@ Rule 3: whatever goes wrong in the path loses one batch. Nothing of it is sent t
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from uxfrm.attach.attachment import Attachment, Way, chosen
-from uxfrm.attach.transparent import GO_ON
+from uxfrm.attach.nfqueue import Queue
 from uxfrm.daemon import logs
 from uxfrm.datapath.batch import Batch, Int64s
 from uxfrm.lifecycle.sockets import Socket
@@ -27,7 +27,7 @@ from uxfrm.model.policy import Direction, PolicyConfig
 from uxfrm.model.selector import EVERYTHING
 from uxfrm.namespace import Namespace
 
-_UDP, _UDP_HEADER, _IP_LEAST = 17, 8, 20
+_UDP = 17
 _OF_UDP = np.array([outcome in (Outcome.SENT, Outcome.OUT_KEEPALIVE) for outcome in Outcome])
 _TO_NETWORK = (Verdict.SENT, Verdict.CLEAR)
 _TO_HOST = (Verdict.DELIVERED, Verdict.FORWARDED)
@@ -55,21 +55,15 @@ class Gateway:
     """Moves packets between attachments through a namespace, as its outcomes say.
 
     `nowhere` counts packets for which there is no outlet, `unclaimed` those that came from the network and
-    were not IPsec, `failed` batches that an error ended.
-
-    What was let in is not to be taken in a second time by who listens to the network: `deaf_to` is the index
-    of the host's device, `deaf_to_mark` a bit of the mark that such packets have.
-    `in_place` has the ids of attachments whose packets wait in the kernel for what `send` says of them;
-    `encap_ports` are the UDP ports whose datagrams come by them.
+    were not IPsec, `failed` batches that an error ended. `deaf_to` is the index of the host's device: what it
+    brought is not to be taken in a second time by who listens to the network.
     """
 
     def __init__(self, namespace: Namespace, outlets: Outlets) -> None:
         self.namespace = namespace
         self.outlets = outlets
         self.nowhere = self.unclaimed = self.failed = 0
-        self.deaf_to = self.deaf_to_mark = 0
-        self.in_place: set[int] = set()
-        self.encap_ports: Collection[int] = ()
+        self.deaf_to = 0
         self._udp_sockets = [self._open_socket(family) for family in (AF_INET, AF_INET6)]
 
     def _open_socket(self, family: int) -> Socket:
@@ -94,42 +88,18 @@ class Gateway:
         for (version, _), udp in self.outlets.udp.items():
             if udp is attachment:
                 batch.packets["socket"] = self._udp_sockets[version == 6].number
-        if self.in_place:
-            self._note_sockets(batch)
-        if attachment.way is Way.IN and id(attachment) not in self.in_place:
-            self._leave_out(batch)
+        if attachment.way is Way.IN and self.deaf_to:
+            batch.packets = batch.packets[batch.packets["ifindex"] != self.deaf_to]
+            batch.packets["origin"] = np.arange(len(batch))
         if self._decide(batch, attachment.way):
-            if id(attachment) in self.in_place:
-                attachment.send(batch, chosen(batch, *GO_ON))
+            if isinstance(attachment, Queue):
+                self._judge(attachment, batch)
             elif attachment.way is Way.OUT:
                 self._hand_out(batch)
             else:
                 self._hand_in(batch)
         self.settle()
         return True
-
-    def _note_sockets(self, batch: Batch) -> None:
-        """Of datagrams that come in place, say whose socket they are for."""
-        if not len(self.encap_ports) or not len(batch):
-            return
-        packets, data = batch.packets, batch.data
-        versions, proto, upper = _headers(batch, np.arange(len(batch)))
-        udp = np.flatnonzero((proto == _UDP) & (upper + _UDP_HEADER <= packets["offset"] + packets["length"]))
-        port = data[upper[udp] + 2].astype(np.int64) << 8 | data[upper[udp] + 3]
-        ours = udp[np.isin(port, list(self.encap_ports))]
-        numbers = np.array([opened.number for opened in self._udp_sockets])
-        packets["socket"][ours] = numbers[(versions[ours] == 6).astype(np.int64)]
-
-    def _leave_out(self, batch: Batch) -> None:
-        """Forget packets that we let in ourselves."""
-        packets = batch.packets
-        if not (self.deaf_to or self.deaf_to_mark):
-            return
-        mine = (packets["ifindex"] == self.deaf_to) & (self.deaf_to > 0)
-        mine |= packets["mark"] & self.deaf_to_mark != 0
-        if mine.any():
-            batch.packets = packets[~mine]
-            batch.packets["origin"] = np.arange(len(batch))
 
     def pass_time(self, now: float) -> None:
         """Let time pass, and send what it lets go."""
@@ -168,18 +138,29 @@ class Gateway:
         self._to_sender(batch)
         self.unclaimed += len(chosen(batch, *_UNCLAIMED))
 
+    def _judge(self, queue: Queue, batch: Batch) -> None:
+        """What a queue gave goes on where it was, or by raw sockets; one call says what becomes of all."""
+        those = self._to_udp(batch, chosen(batch, *_TO_HOST, *_TO_NETWORK))
+        queue.send(batch, those)
+        self._to_sender(batch)
+
     def _to_sender(self, batch: Batch) -> None:
         self._by_version(self.outlets.back, batch, chosen(batch, Verdict.RETURNED))
 
     def _to_network(self, batch: Batch, those: Int64s) -> None:
         """Each to the attachment that sends its kind; ESP in UDP leaves from the port its header names."""
-        if self.outlets.udp and len(those):
-            keys = _keys(batch, those)
-            for (version, port), attachment in self.outlets.udp.items():
-                own = keys == _key(version, port)
-                self._send(attachment, batch, those[own])
-                those, keys = those[~own], keys[~own]
-        self._by_version(self.outlets.wire, batch, those)
+        self._by_version(self.outlets.wire, batch, self._to_udp(batch, those))
+
+    def _to_udp(self, batch: Batch, those: Int64s) -> Int64s:
+        """Send what leaves from a port that an attachment has; return the others."""
+        if not len(those) or not self.outlets.udp:
+            return those
+        keys = _keys(batch, those)
+        for (version, port), attachment in self.outlets.udp.items():
+            own = keys == _key(version, port)
+            self._send(attachment, batch, those[own])
+            those, keys = those[~own], keys[~own]
+        return those
 
     def _by_version(self, outlets: Mapping[int, Attachment], batch: Batch, those: Int64s) -> None:
         """Each to the attachment of its IP version."""
@@ -204,22 +185,18 @@ def _key(version: int, port: int) -> int:
     return version << 16 | port
 
 
-def _headers(batch: Batch, those: Int64s) -> tuple[Int64s, Int64s, Int64s]:
-    """IP version, protocol, and where the upper header begins. Short packets: 0, 0, their beginning."""
-    packets, data = batch.packets[those], batch.data
-    whole = packets["length"] >= _IP_LEAST
-    offset = np.where(whole, packets["offset"], 0)
-    first = data[offset].astype(np.int64)
-    four = first >> 4 == 4
-    proto = np.where(whole, data[offset + np.where(four, 9, 6)], 0)
-    return np.where(whole, first >> 4, 0), proto, offset + np.where(four, (first & 15) * 4, 40)
-
-
 def _keys(batch: Batch, those: Int64s) -> Int64s:
     """What `_key` makes of the packets' IP version and, where IPsec made the UDP header, source port."""
-    versions, proto, upper = _headers(batch, those)
-    keys = versions << 16
-    udp = np.flatnonzero((proto == _UDP) & _OF_UDP[batch.packets["outcome"][those]])
+    packets, data = batch.packets[those], batch.data
+    offset = packets["offset"]
+    first = data[offset].astype(np.int64)
+    four = first >> 4 == 4
+    proto = data[offset + np.where(four, 9, 6)]
+    upper = offset + np.where(four, (first & 15) * 4, 40)
+    keys: Int64s = first >> 4 << 16
+    # The kernel's own socket fragments what it sends; fragments made here go as they are.
+    whole = (proto == _UDP) & (packets["fragment"] == 0)
+    udp = np.flatnonzero(whole & _OF_UDP[packets["outcome"]])
     at = upper[udp]
-    keys[udp] |= batch.data[at].astype(np.int64) << 8 | batch.data[at + 1]
+    keys[udp] |= data[at].astype(np.int64) << 8 | data[at + 1]
     return keys

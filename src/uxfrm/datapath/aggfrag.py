@@ -57,6 +57,9 @@ SIDE_DTYPE = np.dtype(
 
 SIDES: Any = numba.from_dtype(SIDE_DTYPE)[::1]
 
+NUMBERS = 2**62 - 1
+HALF = 2**61
+
 NEVER = 1e300
 """When a timer runs out that does not run."""
 
@@ -64,6 +67,14 @@ NEVER = 1e300
 # and its outcome.
 MADE_AT, MADE_EXTRA, MADE_LENGTH, MADE_OF, MADE_OUTCOME = range(5)
 MADE_COLUMNS = 5
+
+# Columns of a payload that is planned: its length without the header, the block offset, the packet that
+# began it, the last packet in it, and its pieces.
+LENGTH, BLOCK, FIRST, LAST, PIECES, PIECES_END = range(6)
+OUTER_COLUMNS = 6
+# Columns of a piece: packet, where in it, how long.
+OF, FROM, SIZE = range(3)
+PIECE_COLUMNS = 3
 
 # Why `take` stopped: it is through; the payload is not the next one; there is no room in a state's part of
 # `store`, in `extra`, for what is made.
@@ -93,6 +104,18 @@ _HEADER_BYTES_MIN = (20, 40)
 # With so many bytes of a header, the length is known.
 _RUNT = 6
 _ESP, _AH, _COMP = 50, 51, 108
+
+
+@compiled(int64(int64, int64))
+def whole_number(high: int, low: int) -> int:
+    """A sequence number with its ESN half: 62 bits, counted in a circle."""
+    return (high << 32 | low) & NUMBERS
+
+
+@compiled(int64(int64, int64))
+def distance(number: int, wanted: int) -> int:
+    """How far `number` is ahead of the one that is waited for."""
+    return ((number - wanted + HALF) & NUMBERS) - HALF
 
 
 @compiled(int64(DATA, int64))
@@ -193,18 +216,18 @@ def _payload(
         passed = min(block, left)
         if not came:
             outcome = _REST if left else _PAD
-        elif seq < following:
+        elif distance(seq, following) < 0:
             outcome, passed = _LATE, left
         elif seq == following and not block:
             # A payload of padding may stand between the pieces (RFC 9347 2.2.3).
-            following, passed = following + 1, left
+            following, passed = (following + 1) & NUMBERS, left
         else:
             if fill + max(came, whole, _RUNT) > extra.shape[0]:
                 return NO_EXTRA, used, count, 0, 0
             if x["room"] < max(came, _RUNT) + left:
                 return NO_STORE, used, count, 0, 0
             found[2] = found[3] = 0
-            gone = -1 if seq > following else _go_on(data, at, left, block, store, sides, slot, found)
+            gone = -1 if seq != following else _go_on(data, at, left, block, store, sides, slot, found)
             if gone < 0:
                 if number >= made.shape[0]:
                     return NO_MADE, used, count, 0, 0
@@ -215,7 +238,7 @@ def _payload(
                 timer, outcome = STOP, _REST if passed else _PAD
             else:
                 passed, outcome = gone, _PART
-                came, whole, following = found[2], found[3], following + 1
+                came, whole, following = found[2], found[3], (following + 1) & NUMBERS
                 if came == whole:
                     if number >= made.shape[0]:
                         return NO_MADE, used, count, 0, 0
@@ -246,7 +269,7 @@ def _payload(
             if x["room"] < left:
                 return NO_STORE, used, count, 0, 0
             copy(store, x["at"], data, at, left)
-            came, whole, following, outcome = left, size, seq + 1, _PART
+            came, whole, following, outcome = left, size, (seq + 1) & NUMBERS, _PART
             # Linux gives no time to a beginning that does not tell the length.
             timer |= START if size else 0
             break
@@ -311,7 +334,7 @@ def take(
             continue
         slot = int64(rows[row]["iptfs"])
         x = sides[slot]
-        seq = p["seq_hi"] << 32 | p["seq"]
+        seq = whole_number(p["seq_hi"], p["seq"])
         if not ordered and x["window"]:
             if not x["seen"]:
                 x["seen"] = 1
@@ -324,7 +347,7 @@ def take(
         if why != DONE:
             return why, k, used, number
         if not ordered and x["window"]:
-            x["wanted"] = seq + 1
+            x["wanted"] = (seq + 1) & NUMBERS
         p["outcome"] = outcome
         if timer and ordered != UNTIMED:
             keep_time(sides, slot, timer, now)

@@ -12,21 +12,24 @@ import numba
 from numba import int64
 
 from uxfrm.compiled import compiled
-from uxfrm.datapath.aggfrag import SIDES
+from uxfrm.datapath.aggfrag import (
+    BLOCK,
+    FIRST,
+    FROM,
+    LAST,
+    LENGTH,
+    OF,
+    PIECES,
+    PIECES_END,
+    SIDES,
+    SIZE,
+)  # fmt: skip
 from uxfrm.datapath.batch import DATA, I64S, JOBS, PACKETS, Bytes, Int64s
 from uxfrm.datapath.headers import dsfield, set_dsfield
 from uxfrm.datapath.runs import HEAD, MTU, TAIL
 from uxfrm.datapath.wire import copy, write32
 from uxfrm.model.iptfs import HEADER
 from uxfrm.model.outcome import Outcome
-
-# Columns of a payload that is planned: its length without the header, the block offset, the packet that
-# began it, the last packet in it, and its pieces.
-LENGTH, BLOCK, FIRST, LAST, PIECES, PIECES_END = range(6)
-OUTER_COLUMNS = 6
-# Columns of a piece: packet, where in it, how long.
-OF, FROM, SIZE = range(3)
-PIECE_COLUMNS = 3
 
 PROTO = 144
 
@@ -37,7 +40,7 @@ _CE = 3
 
 
 @compiled(int64(SIDES, int64, int64))
-def _room(sides: Any, slot: int, mtu: int) -> int:
+def room(sides: Any, slot: int, mtu: int) -> int:
     """The most payload of a packet, the header not counted. Follows: iptfs_get_cur_pmtu."""
     said = sides[slot]["payload"]
     return max(min(said, mtu) if said else mtu, 1)
@@ -61,8 +64,7 @@ def enqueue(
 ) -> int:
     """Let packet i wait for others of its state; return its outcome. Its state is the bundle's at `depth`."""
     x, p = sides[slot], packets[i]
-    if x["uncut"] and p["length"] > _room(sides, slot, mtu):
-        p["mtu"] = _room(sides, slot, mtu)
+    if x["uncut"] and p["length"] > room(sides, slot, mtu):
         return _TOO_BIG
     queued = x["queued"] + p["length"]
     if queued > x["limit"]:
@@ -114,21 +116,20 @@ def plan(
     i = x["head"] - 1
     while i >= 0:
         p = packets[i]
-        length, room = p["length"], _room(sides, slot, bundles[p["bundle"], MTU + p["job"]])
-        if length > room and x["uncut"]:
-            p["mtu"] = room
+        length, space = p["length"], room(sides, slot, bundles[p["bundle"], MTU + p["job"]])
+        if length > space and x["uncut"]:
             p["outcome"] = _TOO_BIG
             i = links[i] - 1
             continue
-        wanted = (length + room - 1) // room
+        wanted = (length + space - 1) // space
         if number + wanted > outers.shape[0] or count + wanted > pieces.shape[0]:
             return -1
         at = size = 0
         while at < length:
-            size = min(length - at, room)
+            size = min(length - at, space)
             _piece(outers, number, pieces, count, i, at, size, length - at if at else 0, 1)
             number, count, at = number + 1, count + 1, at + size
-        left = room - size
+        left = space - size
         i = links[i] - 1
         while i >= 0 and packets[i]["length"] <= left:
             if count >= pieces.shape[0]:

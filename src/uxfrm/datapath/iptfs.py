@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from uxfrm.datapath import satable
-from uxfrm.datapath.aggfrag import MADE_COLUMNS, NEVER, SIDE_DTYPE
+from uxfrm.datapath.aggfrag import MADE_COLUMNS, NEVER, OUTER_COLUMNS, PIECE_COLUMNS, SIDE_DTYPE
 from uxfrm.datapath.batch import Bytes, Int64s
 from uxfrm.model.iptfs import ECN_PERCENT, UNSAID
 from uxfrm.model.state import SaDir, StateConfig
@@ -60,6 +60,8 @@ class IpTfs:
         self.made: Int64s = np.zeros((1024, MADE_COLUMNS), np.int64)
         self.extra: Bytes = np.zeros(2 * INNER_MAX, np.uint8)
         self.links: Int64s = np.zeros(256, np.int64)
+        self.outers: Int64s = np.zeros((256, OUTER_COLUMNS), np.int64)
+        self.pieces: Int64s = np.zeros((1024, PIECE_COLUMNS), np.int64)
         self.windows: dict[int, list[Place]] = {}
         self.chunks: dict[int, list[Chunk]] = {}
         self.states: dict[int, State] = {}
@@ -150,6 +152,11 @@ class IpTfs:
         extra = np.zeros(2 * self.extra.shape[0], np.uint8)
         extra[: self.extra.shape[0]] = self.extra
         self.extra = extra
+
+    def make_plans(self) -> None:
+        """More lines for payloads to be put together."""
+        self.outers = np.concatenate([self.outers, np.zeros_like(self.outers)])
+        self.pieces = np.concatenate([self.pieces, np.zeros_like(self.pieces)])
 
     def make_more(self) -> None:
         """More lines for what is made."""

@@ -14,7 +14,7 @@ import numpy as np
 from uxfrm.datapath import aggfrag
 from uxfrm.datapath import input as layer
 from uxfrm.datapath.aggfrag import NEVER
-from uxfrm.datapath.batch import PACKET_DTYPE, Batch, Int64s
+from uxfrm.datapath.batch import PACKET_DTYPE, Batch, Int64s, longer
 from uxfrm.datapath.context import Context
 from uxfrm.datapath.iptfs import IpTfs, Kept, Place
 from uxfrm.model.flow import PROTO_ESP
@@ -79,9 +79,7 @@ def _append(taking: _Taking, agains: int) -> int:
     first, extra = len(batch), batch.data.shape[0]
     if taking.used:
         batch.data = np.concatenate([batch.data, context.iptfs.extra[: taking.used]])
-    packets = np.empty(first + number, PACKET_DTYPE)
-    packets[:first] = batch.packets
-    batch.packets = packets
+    packets = batch.packets = longer(batch.packets, number)
     context.grow(len(batch))
     agains, fragments = aggfrag.describe(
         batch.data, packets, first, context.iptfs.made, number, extra, context.again, agains
@@ -98,14 +96,14 @@ def _reorder(taking: _Taking, i: int) -> None:
     context, packet = taking.context, taking.batch.packets[i]
     iptfs, slot = context.iptfs, _slot(context, packet)
     x, window = iptfs.sides[slot], iptfs.windows.setdefault(slot, [])
-    seq = int(packet["seq_hi"]) << 32 | int(packet["seq"])
-    distance, width = seq - int(x["wanted"]), int(x["window"])
+    seq = int(aggfrag.whole_number(int(packet["seq_hi"]), int(packet["seq"])))
+    distance, width = int(aggfrag.distance(seq, int(x["wanted"]))), int(x["window"])
     ready: list[Kept] = []
     if distance < 0:
         packet["outcome"] = Outcome.IN_IPTFS_LATE
     elif distance == 0:
         taking.run(np.array([i], np.int64), 0, 1, aggfrag.AS_THEY_ARE)
-        x["wanted"] += 1
+        _pass(x, 1)
         ready = _flush(x, window)
     elif distance <= width:
         _keep(context, slot, window, distance - 1, taking.batch, i)
@@ -113,10 +111,15 @@ def _reorder(taking: _Taking, i: int) -> None:
         ready, next_is_here = _shift(x, window, distance - width)
         _keep(context, slot, window, width - 1, taking.batch, i)
         if next_is_here:
-            x["wanted"] += 1
+            _pass(x, 1)
             ready += _flush(x, window)
     _let_out(taking, i, ready)
     _settle(iptfs, slot, window)
+
+
+def _pass(x: Any, count: int) -> None:
+    """Wait for a number further on."""
+    x["wanted"] = (int(x["wanted"]) + count) & aggfrag.NUMBERS
 
 
 def _flush(x: Any, window: list[Place]) -> list[Kept]:
@@ -126,7 +129,7 @@ def _flush(x: Any, window: list[Place]) -> list[Kept]:
         if place.kept is None:
             break
         ready.append(place.kept)
-    x["wanted"] += len(ready)
+    _pass(x, len(ready))
     del window[: len(ready) + 1]
     return ready
 
@@ -139,7 +142,7 @@ def _shift(x: Any, window: list[Place], beyond: int) -> tuple[list[Kept], bool]:
     left = window[:beyond]
     ready = [place.kept for place in left if place.kept is not None]
     del window[:beyond]
-    x["wanted"] += beyond
+    _pass(x, beyond)
     return ready, len(left) == beyond and left[-1].kept is not None
 
 
@@ -189,7 +192,8 @@ def put(batch: Batch, kept: list[Kept], time_s: int) -> Int64s:
     made.packets[_WHERE] = places
     made.packets["time"], made.packets["outcome"] = time_s, Outcome.IN_IPTFS
     batch.data = np.concatenate([batch.data, made.data])
-    batch.packets = np.concatenate([batch.packets, made.packets])
+    batch.packets = longer(batch.packets, len(made))
+    batch.packets[first:] = made.packets
     return np.arange(first, len(batch), dtype=np.int64)
 
 
@@ -240,7 +244,7 @@ def _give_up(context: Context, x: Any, window: list[Place]) -> list[Kept]:
         x["due"] = window[0].drop_time
         return []
     ready: list[Kept] = []
-    x["wanted"] += 1
+    _pass(x, 1)
     passed = 0
     for place in window:
         if place.kept is None and place.drop_time > context.now:
@@ -248,7 +252,7 @@ def _give_up(context: Context, x: Any, window: list[Place]) -> list[Kept]:
         if place.kept is not None:
             ready.append(place.kept)
         passed += 1
-    x["wanted"] += passed
+    _pass(x, passed)
     del window[: passed + 1]
     if window:
         x["due"] = window[0].drop_time

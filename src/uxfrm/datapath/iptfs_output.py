@@ -10,7 +10,7 @@ import numpy as np
 
 from uxfrm.datapath import aggregate, runs
 from uxfrm.datapath.aggfrag import NEVER
-from uxfrm.datapath.batch import PACKET_DTYPE, Batch, Int64s
+from uxfrm.datapath.batch import Batch, Int64s, longer
 from uxfrm.datapath.context import Context
 from uxfrm.datapath.iptfs import Chunk
 from uxfrm.model.outcome import Outcome
@@ -99,30 +99,26 @@ def put_together(context: Context, bundles: Int64s, batch: Batch, slots: list[in
 
     They have the bundle of their first packet, and in `job` where their state is in it.
     """
-    iptfs, number, known = context.iptfs, 0, 256
-    outers = np.zeros((known, aggregate.OUTER_COLUMNS), np.int64)
-    pieces = np.zeros((len(batch) + known, aggregate.PIECE_COLUMNS), np.int64)
+    iptfs, number = context.iptfs, 0
     for slot in slots:
-        while True:
+        planned = -1
+        while planned < 0:
             planned = aggregate.plan(
-                iptfs.sides, iptfs.links, bundles, batch.packets, slot, outers, pieces, number
+                iptfs.sides, iptfs.links, bundles, batch.packets, slot, iptfs.outers, iptfs.pieces, number
             )
-            if planned >= 0:
-                break
-            outers = np.concatenate([outers, np.zeros_like(outers)])
-            pieces = np.concatenate([pieces, np.zeros_like(pieces)])
+            if planned < 0:
+                iptfs.make_plans()
         number = planned
-        for name in ("head", "tail", "queued"):
-            iptfs.sides[slot][name] = 0
+        x = iptfs.sides[slot]
+        x["head"] = x["tail"] = x["queued"] = 0
     if not number:
         return NONE
+    outers, pieces = iptfs.outers, iptfs.pieces
     kept, more = aggregate.measure(bundles, batch.packets, outers, number)
     laid, first = np.empty(kept + more, np.uint8), len(batch)
-    packets = np.empty(first + number, PACKET_DTYPE)
-    records = packets[first:]
-    aggregate.fill(bundles, batch.data, batch.packets, outers, pieces, number, laid, kept, records)
-    aggregate.relay(batch.data, batch.packets, laid)
-    packets[:first] = batch.packets
+    packets = longer(batch.packets, number)
+    aggregate.fill(bundles, batch.data, batch.packets, outers, pieces, number, laid, kept, packets[first:])
+    aggregate.relay(batch.data, packets[:first], laid)
     batch.data, batch.packets = laid, packets
     context.grow(len(batch))
     return np.arange(first, len(batch), dtype=np.int64)

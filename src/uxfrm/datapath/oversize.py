@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from uxfrm.datapath import icmp, runs
+from uxfrm.datapath import aggregate, icmp, runs
 from uxfrm.datapath import output as layer
 from uxfrm.datapath.batch import Batch, Int64s, count_outcomes
 from uxfrm.datapath.context import Context
@@ -91,10 +91,16 @@ def _refused_by_interfaces(bundles: Int64s, packets: Any) -> Sized:
     return found
 
 
-def refused_by_iptfs(batch: Batch) -> list[tuple[int, int]]:
+def refused_by_iptfs(context: Context, bundles: Int64s, batch: Batch) -> Sized:
     """The packets that IP-TFS would have had to cut and must not, with the most it takes."""
-    those = np.flatnonzero(batch.packets["outcome"] == Outcome.OUT_IPTFS_TOO_BIG)
-    return [(int(i), int(batch.packets[i]["mtu"])) for i in those]
+    found = []
+    for i in np.flatnonzero(batch.packets["outcome"] == Outcome.OUT_IPTFS_TOO_BIG).tolist():
+        packet = batch.packets[i]
+        depth = int(packet["depth"]) - 1
+        slot = int(context.states.rows[packet["path"][depth]]["iptfs"])
+        mtu = int(bundles[packet["bundle"], runs.MTU + depth])
+        found.append((i, int(aggregate.room(context.iptfs.sides, slot, mtu))))
+    return found
 
 
 def _may_divide(context: Context, batch: Batch, i: int) -> bool:

@@ -130,7 +130,7 @@ def _learn(context: Context, batch: Batch) -> None:
     Follows: esp4_err and its siblings.
     """
     packets = batch.packets
-    messages = np.isin(packets["proto"], (PROTO_ICMP, PROTO_ICMPV6)) & np.isin(packets["outcome"], _LET_IN)
+    messages = np.isin(packets["proto"], (PROTO_ICMP, PROTO_ICMPV6)) & _LET_IN[packets["outcome"]]
     for i in np.flatnonzero(messages & (packets["depth"] == 0) & (packets["fragment"] == 0)).tolist():
         packet, told = packets[i], pathmtu.read(batch.packet(i))
         if told is None or is_local(context, batch, i) is False:

@@ -70,9 +70,12 @@ def install(state: State, keyring: Keyring, randbytes: RandBytes) -> None:
 
 
 def _handled(config: StateConfig) -> bool:
-    """True where the data path can run the state. Linux gives AH no room for BEET's options."""
+    """True where the data path can run the state.
+
+    Linux gives AH no room for BEET's options, and writes its header over the first bytes of IPv4 packets.
+    """
     if config.proto == PROTO_AH and config.mode == Mode.BEET:
-        return config.family == config.selector.family == AF_INET6
+        return config.selector.family == AF_INET6
     return config.proto in (PROTO_ESP, PROTO_AH) and config.mode in _HANDLED_MODES
 
 
@@ -145,7 +148,11 @@ def trailer_bytes(state: State) -> int:
 
 
 def mtu(state: State, path_mtu: int) -> int:
-    """The largest payload packet that fits in `path_mtu` bytes. Follows: xfrm_state_mtu."""
+    """The largest payload packet that fits in `path_mtu` bytes. Follows: xfrm_state_mtu.
+
+    For IP-TFS, the payload without its header. Linux counts that header with those that are not encrypted, so
+    that by blocks of 16 bytes a packet may be longer than its path: here it is not.
+    """
     x = state.record
     block = int(x["block"])
     outer = header_bytes(state)
@@ -153,7 +160,11 @@ def mtu(state: State, path_mtu: int) -> int:
         return max(path_mtu - outer, 1)
     adjust = 0 if x["mode"] in (Mode.TUNNEL, Mode.IPTFS) else (20 if x["family"] == 2 else 40)
     room = path_mtu - outer - int(x["icv_bytes"]) - adjust
-    return max(room - room % block + adjust - 2, 1)
+    fits = room - room % block + adjust - 2
+    if x["mode"] == Mode.IPTFS:
+        text = room + AGGFRAG_HEADER
+        fits = min(fits, text - text % block - AGGFRAG_HEADER - 2)
+    return max(fits, 1)
 
 
 def inner_mtu(state: State, payload: int) -> int:

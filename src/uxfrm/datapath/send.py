@@ -122,7 +122,7 @@ def _divide(context: Context, bundles: Bundles, batch: Batch, hold: bool) -> Non
             _send_queued(context, bundles, batch)
         count_outcomes(batch.packets[first:], context.totals)
     oversize.divide_outer(context, bundles.rows, batch)
-    oversize.too_big(context, batch, others + oversize.refused_by_iptfs(batch))
+    oversize.too_big(context, batch, others + oversize.refused_by_iptfs(context, bundles.rows, batch))
 
 
 def _send_queued(context: Context, bundles: Bundles, batch: Batch, now: bool = False) -> None:
@@ -130,12 +130,14 @@ def _send_queued(context: Context, bundles: Bundles, batch: Batch, now: bool = F
 
     A state's packets may have another IP-TFS state before them: its queue comes then.
     """
-    while slots := iptfs_output.queued(context):
+    slots = iptfs_output.queued(context)
+    while slots:
         if not now:
             slots = iptfs_output.put_by(context, bundles.rows, batch, slots)
         now = False
         active = iptfs_output.put_together(context, bundles.rows, batch, slots)
-        for i in active[batch.packets["job"][active] > 0].tolist():
+        nested = bool((bundles.rows[batch.packets["bundle"][active], runs.DEPTH] > 1).any())
+        for i in active[batch.packets["job"][active] > 0].tolist() if nested else ():
             states = iptfs_output.states_from(context, bundles.rows, batch.packets[i])
             batch.packets[i]["bundle"] = _bundle(context, bundles, states)
         at = 0
@@ -143,6 +145,7 @@ def _send_queued(context: Context, bundles: Bundles, batch: Batch, now: bool = F
             at, noted = _wrap(context, bundles, batch, active, at)
             if noted:
                 context.attend(context.notices[:noted])
+        slots = iptfs_output.queued(context) if nested else []
 
 
 def send_waiting(context: Context, bundles: Bundles, slot: int) -> list[Batch]:

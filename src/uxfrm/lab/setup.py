@@ -24,11 +24,15 @@ def gcm(key: bytes) -> str:
 
 @dataclass(frozen=True)
 class Setup:
-    """What is between the ends: the algorithm with its key, tunnel or transport mode, ESP in UDP or not."""
+    """What is between the ends: the algorithm with its key, tunnel or transport mode, ESP in UDP or not.
+
+    `queues`: the hosts' packets are taken by NFQUEUEs, not led into a TUN device.
+    """
 
     algorithm: str
     tunnel: bool = True
     in_udp: bool = False
+    queues: bool = False
 
     def states(self, plan: Plan) -> list[str]:
         """A state each way and for each family, the same for both ends."""
@@ -64,7 +68,8 @@ class Setup:
 
     def attach(self) -> list[str]:
         """What a daemon of it needs attached."""
-        return ["tun=uxfrm0", "raw", *(["udp=4500"] if self.in_udp else [])]
+        taken = ["nfqueue"] if self.queues else ["tun=uxfrm0", "raw"]
+        return [*taken, *(["udp=4500"] if self.in_udp else [])]
 
     def host_file(self, plan: Plan, end: int) -> str:
         """One end's file for `uxfrm up`. It holds the key."""

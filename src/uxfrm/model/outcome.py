@@ -137,7 +137,11 @@ class Outcome(IntEnum):
         None,
         "the capture holds only the beginning of this frame (snap length)",
     )
-    UNSUPPORTED_MODE = (Verdict.UNSUPPORTED, None, "the state's mode is not supported yet")
+    UNSUPPORTED_MODE = (
+        Verdict.UNSUPPORTED,
+        None,
+        "AH in BEET mode around IPv4: what Linux makes of it has lost its first bytes, uxfrm makes nothing",
+    )
     # fragments: the IP layer keeps and drops these before XFRM
     IN_FRAGMENT = (Verdict.HELD, None, "a fragment: kept until its packet is whole, which then goes on")
     IN_FRAGMENT_DUPLICATE = (Verdict.DROPPED, None, "a fragment that is here already")
