@@ -66,7 +66,7 @@ test: test-packages $(STAMP) lint test-kernel
 
 bench: packages $(STAMP)
 	@mkdir -p bench/results
-	@for name in crypto esp policies states replay intercept netlink soak; do \
+	@for name in crypto esp iptfs policies states replay intercept netlink attach soak; do \
 	    echo "==> bench/$$name.py"; $(BIN)/python bench/$$name.py --json bench/results/$$name.json; \
 	done
 

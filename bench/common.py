@@ -12,11 +12,13 @@ import struct
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from uxfrm import compiled
 from uxfrm.model import algorithm as algo
+from uxfrm.model.flow import PROTO_AH, PROTO_COMP, PROTO_ESP
 from uxfrm.model.policy import Direction, PolicyConfig
 from uxfrm.model.selector import Selector
 from uxfrm.model.state import ENCAP_ESPINUDP, Encap, StateConfig
@@ -33,7 +35,33 @@ ALGORITHMS: dict[str, Callable[[], dict[str, Any]]] = {
 }
 
 
-IN_UDP = Encap(ENCAP_ESPINUDP, 4500, 4500, bytes(4))
+Keys = Callable[[], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One transform of a tunnel."""
+
+    keys: Keys
+    proto: int = PROTO_ESP
+    mode: Mode = Mode.TUNNEL
+    encap: Encap | None = None
+
+
+def _ah() -> dict[str, Any]:
+    return {"auth": algo.auth_trunc("hmac(sha256)", os.urandom(32), 128)}
+
+
+_GCM = ALGORITHMS["AES-GCM-128"]
+
+# Beside plain ESP in tunnel mode: what is around a packet, innermost first.
+TRANSFORMS: dict[str, tuple[Layer, ...]] = {
+    "AES-GCM-128 in UDP": (Layer(_GCM, encap=Encap(ENCAP_ESPINUDP, 4500, 4500, bytes(4))),),
+    "AH-SHA256": (Layer(_ah, PROTO_AH),),
+    "IPComp (zeros)": (Layer(lambda: {"comp": algo.comp("deflate")}, PROTO_COMP),),
+    "AES-GCM-128 in AH-SHA256": (Layer(_GCM), Layer(_ah, PROTO_AH, Mode.TRANSPORT)),
+    "AES-GCM-128 twice": (Layer(_GCM), Layer(_GCM, mode=Mode.TRANSPORT)),
+}
 
 
 def address(*parts: int) -> bytes:
@@ -62,32 +90,40 @@ def packet(flow: int, size: int) -> bytes:
     return head + struct.pack(">HHHH", 4000, 5000, size - 20, 0) + bytes(size - 28)
 
 
-def tunnel(flow: int, keys: dict[str, Any], encap: Encap | None = None) -> StateConfig:
-    """The state of a flow's tunnel."""
+def tunnel(flow: int, layer: Layer, spi: int = 0x1000) -> StateConfig:
+    """One state of a flow's tunnel; SPIs are counted from `spi`."""
     source, destination = endpoints(flow)
     return StateConfig(
-        daddr=destination, saddr=source, spi=0x1000 + flow, reqid=flow + 1, mode=Mode.TUNNEL, encap=encap,
-        **keys,
+        daddr=destination, saddr=source, spi=spi + flow, reqid=flow + 1, mode=layer.mode, encap=layer.encap,
+        proto=layer.proto, **layer.keys(),
     )  # fmt: skip
 
 
-def policy(flow: int, direction: Direction) -> PolicyConfig:
-    """The policy of a flow."""
+def policy(flow: int, direction: Direction, layers: Sequence[Layer]) -> PolicyConfig:
+    """The policy of a flow. What IPComp leaves alone comes without it."""
     (source, destination), (local, remote) = inner(flow), endpoints(flow)
     selector = Selector(2, destination, source, 32, 32)
-    template = Template(remote, local, family=2, reqid=flow + 1, mode=Mode.TUNNEL)
-    return PolicyConfig(direction, selector, (template,))
+    templates = tuple(
+        Template(
+            remote, local, proto=layer.proto, family=2, reqid=flow + 1, mode=layer.mode,
+            optional=layer.proto == PROTO_COMP and direction == Direction.IN,
+        )
+        for layer in layers
+    )  # fmt: skip
+    return PolicyConfig(direction, selector, templates)
 
 
-def gateways(flows: int, algorithm: str, encap: Encap | None = None) -> tuple[Namespace, Namespace]:
-    """Two ends with one tunnel and one policy per flow."""
+def gateways(flows: int, what: str) -> tuple[Namespace, Namespace]:
+    """Two ends with one tunnel and one policy per flow: one of ALGORITHMS or TRANSFORMS."""
+    layers = TRANSFORMS.get(what) or (Layer(ALGORITHMS[what]),)
     out, back = Namespace(randbytes=os.urandom), Namespace(randbytes=os.urandom)
     for flow in range(flows):
-        config = tunnel(flow, ALGORITHMS[algorithm](), encap)
-        out.add_state(config)
-        back.add_state(config)
-        out.add_policy(policy(flow, Direction.OUT))
-        back.add_policy(policy(flow, Direction.IN))
+        for number, layer in enumerate(layers):
+            config = tunnel(flow, layer, 0x1000 + number * flows)
+            out.add_state(config)
+            back.add_state(config)
+        out.add_policy(policy(flow, Direction.OUT, layers))
+        back.add_policy(policy(flow, Direction.IN, layers))
     return out, back
 
 

@@ -15,7 +15,7 @@ import sys
 import time
 from pathlib import Path
 
-from common import ALGORITHMS, endpoints, finish, options, tunnel
+from common import ALGORITHMS, Layer, endpoints, finish, options, tunnel
 from uxfrm.namespace import Namespace
 
 LOOKUPS = 100_000
@@ -30,9 +30,9 @@ def resident() -> int:
 def measure(count: int) -> dict[str, float]:
     """Install `count` states and look some up."""
     namespace = Namespace(randbytes=os.urandom)
-    make = ALGORITHMS["AES-GCM-128"]
-    namespace.add_state(tunnel(count, make()))
-    configs = (tunnel(number, make()) for number in range(count))
+    layer = Layer(ALGORITHMS["AES-GCM-128"])
+    namespace.add_state(tunnel(count, layer))
+    configs = (tunnel(number, layer) for number in range(count))
     before, spent = resident(), 0.0
     for config in configs:
         start = time.perf_counter()

@@ -14,6 +14,8 @@ from uxfrm.attach.rules import Match, Plan, Rules, remove
 from uxfrm.model.address import AF_INET, AF_INET6, parse
 from uxfrm.model.selector import Selector
 
+pytestmark = pytest.mark.linux
+
 PROGRAMS = ["iptables-nft", "iptables-legacy", "ip6tables-nft", "ip6tables-legacy"]
 
 

@@ -301,6 +301,20 @@ def test_every_fragment_is_counted_once(pieces: list[tuple[int, int, bool]]) -> 
     assert all(Outcome.of(int(o)) != Outcome.PENDING for o in batch.packets["outcome"])
 
 
+@given(PIECES, st.integers(1, 3))
+def test_a_batch_fares_as_its_fragments_one_by_one(pieces: list[tuple[int, int, bool]], step: int) -> None:
+    packets = [four(at * 8, bytes([at]) * size, not last) for at, size, last in pieces]
+    found = []
+    for width in (step, len(packets) or 1):
+        ns, ends = namespace(), []
+        for start in range(0, len(packets), width):
+            batch = Batch.pack(packets[start : start + width])
+            ns.input(batch)
+            ends += [(int(o), batch.packet(i)) for i, o in enumerate(batch.packets["outcome"])]
+        found.append((ends, ns.path.totals.tolist(), ns.statistics().fragments))
+    assert found[0] == found[1]
+
+
 @given(st.lists(st.binary(max_size=80), max_size=8), st.booleans())
 def test_any_bytes(payloads: list[bytes], ipv6: bool) -> None:
     """Extension headers, lengths and offsets that lie end in outcomes."""

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from lab.ends import End, answers, ends
-from lab.tables import Setup
 from uxfrm.lab.network import Lab
 from uxfrm.lab.plan import Plan, two_gateways, two_hosts
+from uxfrm.lab.setup import Setup, gcm
 from uxfrm.lab.watch import Kind
 
 pytestmark = pytest.mark.linux
@@ -41,19 +41,22 @@ class Case:
         return seen.total(expected) + seen.unread
 
 
+AEAD = gcm(bytes(range(20)))
 CASES: dict[str, tuple[Plan, Setup]] = {
-    "tunnel": (two_gateways(), Setup()),
-    "tunnel in UDP": (two_gateways(), Setup(in_udp=True)),
-    "transport": (two_hosts(), Setup(tunnel=False)),
-    "transport in UDP": (two_hosts(), Setup(tunnel=False, in_udp=True)),
+    "tunnel": (two_gateways(), Setup(AEAD)),
+    "tunnel in UDP": (two_gateways(), Setup(AEAD, in_udp=True)),
+    "transport": (two_hosts(), Setup(AEAD, tunnel=False)),
+    "transport in UDP": (two_hosts(), Setup(AEAD, tunnel=False, in_udp=True)),
+    "tunnel, NFQUEUE": (two_gateways(), Setup(AEAD, queues=True)),
+    "tunnel in UDP, NFQUEUE": (two_gateways(), Setup(AEAD, in_udp=True, queues=True)),
+    "transport, NFQUEUE": (two_hosts(), Setup(AEAD, tunnel=False, queues=True)),
 }
 
 
 @pytest.fixture(scope="module", params=CASES)
 def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Case]:
     plan, setup = CASES[request.param]
-    attach = ["--attach", "tun=uxfrm0", "--attach", "raw"]
-    attach += ["--attach", "udp=4500"] if setup.in_udp else []
+    attach = [word for what in setup.attach() for word in ("--attach", what)]
     with Lab(plan) as lab, ends(lab, tmp_path_factory.mktemp("ends"), *attach) as (left, right):
         for number, end in enumerate((left, right)):
             end.xfrm(*setup.policies(plan, number), *setup.states(plan))

@@ -22,6 +22,7 @@ the direction in which they arrive only, since what leaves is taken before it is
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import shutil
 import socket
@@ -30,6 +31,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from uxfrm.attach.attachment import CHECKED_MARK, OWN_MARK, AttachmentError
+from uxfrm.model.address import masked, show
 from uxfrm.model.selector import Selector
 
 QUEUES = 4
@@ -40,6 +42,7 @@ _CHAINS: dict[str, dict[str, tuple[str, ...]]] = {
     "raw": {"uxfrm-decrypt": ("PREROUTING",)},
     "mangle": {"uxfrm-check": ("INPUT", "FORWARD"), "uxfrm-protect": ("POSTROUTING",)},
 }
+_KEPT = {"uxfrm-protect": 0, "uxfrm-check": 1}
 _BACKENDS = ("nft", "legacy")
 _IPSEC = ("esp", "ah", "ipcomp")
 _PORTS = (6, 17)  # of other protocols the ports are left to the policies
@@ -61,8 +64,8 @@ class Match:
     @classmethod
     def of(cls, selector: Selector) -> Match:
         """Everything that a policy's selector can match, and perhaps more: ports with masks are left out."""
-        source = _prefix(selector.family, selector.saddr, selector.prefixlen_s)
-        target = _prefix(selector.family, selector.daddr, selector.prefixlen_d)
+        source = _prefix(selector.saddr, selector.prefixlen_s)
+        target = _prefix(selector.daddr, selector.prefixlen_d)
         ports = selector.proto in _PORTS
         sport = selector.sport if ports and selector.sport_mask == 0xFFFF else 0
         dport = selector.dport if ports and selector.dport_mask == 0xFFFF else 0
@@ -83,7 +86,8 @@ class Plan:
     """Which queue is the first, and what goes into each.
 
     `out`: what may have to be protected; `into`: what may have to arrive protected. `udp_ports`: of ESP in
-    UDP that is to be decrypted in place, none where a socket gets it.
+    UDP that is to be decrypted in place, none where a socket gets it. `closed_out` and `closed_into`: what is
+    dropped, though nobody need be asked about it.
     """
 
     queue: int = 4500
@@ -91,6 +95,8 @@ class Plan:
     into: tuple[Match, ...] = ALL
     udp_ports: tuple[int, ...] = ()
     own_mark: int = OWN_MARK
+    closed_out: tuple[Match, ...] = ()
+    closed_into: tuple[Match, ...] = ()
 
     def chains(self, family: int) -> dict[str, dict[str, list[str]]]:
         """The rules of each chain, by table."""
@@ -117,6 +123,8 @@ class Plan:
         yield "-p udp -m addrtype --dst-type LOCAL -m multiport --dports 500,4500 -j RETURN"
         for match in _of(family, self.into):
             yield f"{match.words()}{self._queue(CHECK)}"
+        for match in _of(family, self.closed_into):
+            yield f"{match.words()}-j DROP"
 
     def _protect(self, family: int) -> Iterator[str]:
         yield "-o lo -j RETURN"
@@ -127,6 +135,8 @@ class Plan:
                 tcp = Match(match.family, match.source, match.destination, 6, match.sport, match.dport)
                 yield f"{tcp.words()}-m addrtype --src-type LOCAL {self._queue(PROTECT_TCP)}"
             yield f"{match.words()}{self._queue(PROTECT)}"
+        for match in _of(family, self.closed_out):
+            yield f"{match.words()}-j DROP"
 
 
 class Rules:
@@ -155,6 +165,33 @@ class Rules:
     def close(self) -> None:
         """Take the rules away: packets pass as they would without uxfrm."""
         remove()
+
+
+def left() -> tuple[tuple[Match, ...], tuple[Match, ...]]:
+    """What the rules that are there keep from leaving, and from coming in, unprotected.
+
+    Those of a run that crashed or stopped; in either backend.
+    """
+    found: tuple[list[Match], list[Match]] = ([], [])
+    for backend in _BACKENDS:
+        for family in (socket.AF_INET, socket.AF_INET6):
+            with contextlib.suppress(AttachmentError):
+                for line in _saved(family, backend, "mangle"):
+                    words = line.split()
+                    # Rules for TCP alone stand before others that match the same.
+                    kept = words[:1] == ["-A"] and words[1] in _KEPT and "addrtype" not in words
+                    if kept and ("NFQUEUE" in words or "DROP" in words):
+                        found[_KEPT[words[1]]].append(_read(family, words))
+    return tuple(dict.fromkeys(found[0])), tuple(dict.fromkeys(found[1]))
+
+
+def _read(family: int, words: list[str]) -> Match:
+    """A rule's match, as iptables-save prints it."""
+    said = dict(itertools.pairwise(words))
+    proto = said.get("-p", "0")
+    number = int(proto) if proto.isdecimal() else socket.getprotobyname(proto)
+    ports = (int(said.get(option, "0")) for option in ("--sport", "--dport"))
+    return Match(family, said.get("-s"), said.get("-d"), number, *ports)
 
 
 def remove() -> int:
@@ -201,10 +238,10 @@ def _of(family: int, matches: Iterable[Match]) -> list[Match]:
     return [Match()] if Match() in mine or Match(family) in mine else mine
 
 
-def _prefix(family: int, address: bytes, length: int) -> str | None:
+def _prefix(address: bytes, length: int) -> str | None:
     if not length:
         return None
-    return f"{socket.inet_ntop(family, address)}/{length}"
+    return f"{show(masked(address, length))}/{length}"
 
 
 # -- the programs

@@ -100,13 +100,10 @@ def inflate(text: bytes) -> bytes | None:
 def decompress(rows: Any, batch: Batch, jobs: Int64s) -> None:
     """Do the jobs without a key; packets that outgrow their room move to the end of the batch's buffer."""
     grown: list[tuple[Int64s, bytes]] = []
-    for number in np.flatnonzero(jobs[:, KEY] == _NO_KEY):
+    for number in _still_compressed(rows, batch.packets, jobs):
         job = jobs[number]
         packet = batch.packets[job[_PACKET]]
         start, size = int(job[TEXT]), int(job[_SIZE])
-        if rows[packet["path"][packet["depth"] - 1]]["transform"] == TRANSFORM_IPIP:
-            job[LENGTH], job[RESULT] = size, 1
-            continue
         made = inflate(batch.data[start : start + size].tobytes())
         if made is None:
             continue
@@ -117,6 +114,16 @@ def decompress(rows: Any, batch: Batch, jobs: Int64s) -> None:
             grown.append((job, made))
     if grown:
         _move(batch, grown)
+
+
+def _still_compressed(rows: Any, packets: Any, jobs: Int64s) -> Int64s:
+    """Do the jobs of companions, which have nothing to do; return those of IPComp's states."""
+    numbers = np.flatnonzero(jobs[:, KEY] == _NO_KEY)
+    path, depth = packets["path"][jobs[numbers, _PACKET]], packets["depth"][jobs[numbers, _PACKET]]
+    plain = rows["transform"][path[np.arange(len(numbers)), depth - 1]] == TRANSFORM_IPIP
+    done = numbers[plain]
+    jobs[done, LENGTH], jobs[done, RESULT] = jobs[done, _SIZE], 1
+    return numbers[~plain]
 
 
 def _move(batch: Batch, grown: list[tuple[Int64s, bytes]]) -> None:
@@ -165,12 +172,11 @@ def deflate(text: bytes) -> bytes:
 
 def compress(batch: Batch, jobs: Int64s) -> None:
     """Do the jobs without a key: what is short or does not shrink stays as it is, without IPComp header."""
-    for number in np.flatnonzero(jobs[:, KEY] == _NO_KEY):
+    numbers = np.flatnonzero(jobs[:, KEY] == _NO_KEY)
+    jobs[numbers, RESULT] = 1
+    for number in numbers[jobs[numbers, _SIZE] >= _THRESHOLD]:
         job = jobs[number]
-        job[RESULT] = 1
         start, size = int(job[TEXT]), int(job[_SIZE])
-        if size < _THRESHOLD:
-            continue
         made = deflate(batch.data[start : start + size].tobytes())
         if len(made) + HEADER < size:
             _shrink(batch, int(job[_PACKET]), start, made)
