@@ -9,6 +9,7 @@ import pytest
 from linux.guest import LinuxGuest, Sending
 from linux.suites import GCM
 from linux.twin import (
+    HOST_PORT,
     SHAPES,
     Case,
     Shape,
@@ -18,7 +19,6 @@ from linux.twin import (
     outcomes,
     packets,
     prepare,
-    sent_by,
 )
 from uxfrm.datapath.batch import Batch
 from uxfrm.model.outcome import Outcome
@@ -50,7 +50,7 @@ def test_it_does_not_send(guest: LinuxGuest, shape: Shape) -> None:
     """Nobody is there who could make another state: the same is counted. Follows: xfrm_state_find."""
     wild = replace(Case(GCM[2], shape), flags=WILDRECV).reversed()
     before = prepare(guest, wild)
-    guest.udp_send("u", (shape.inner_ends[0], 4001), [Sending(b"no")])
+    guest.udp_send("u", (shape.inner_ends[0], HOST_PORT), [Sending(b"no")])
     assert guest.take_ip(1, timeout=0.1) == []
     twin, batch = wild.twin(), Batch.pack([wild.shape.datagram(b"no")])
     twin.output(batch)
