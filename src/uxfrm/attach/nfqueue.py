@@ -141,7 +141,7 @@ class Queue:
         return found
 
     def _cut_to(self, messages: Int64s, now: float) -> Int64s:
-        """For each super-packet the path MTU that TCP knows too; asked for once a second."""
+        """For each super-packet the path MTU that TCP knows too; asked for once a second, or after news."""
         if int(now) != self._second:
             self._mtus.clear()
             self._second = int(now)
@@ -177,6 +177,9 @@ class Queue:
         if not len(self._messages):
             return 0
         packets, messages = batch.packets, self._messages
+        if (VERDICTS[packets["outcome"]] == Verdict.RETURNED).any():
+            # Who sent something is told of an MTU, perhaps: it is asked for anew.
+            self._mtus.clear()
         verdict = VERDICTS[packets["outcome"][those]]
         origin = packets["origin"][those]
         message = self._of[origin]
