@@ -57,10 +57,11 @@ def states(lab: Lab, number: int) -> list[str]:
 
 
 @pytest.mark.parametrize("seed", [random.randrange(1000)])
-def test_killed_under_traffic(tmp_path: Path, seed: int) -> None:
+@pytest.mark.parametrize("words", [("tun=uxfrm0", "raw"), ("nfqueue",)], ids=["TUN", "NFQUEUE"])
+def test_killed_under_traffic(tmp_path: Path, words: tuple[str, ...], seed: int) -> None:
     moments = random.Random(seed)
     with Lab(two_gateways()) as lab:
-        left, right = (End(lab, node, tmp_path, *attach(tmp_path, node)) for node in lab.plan.ends)
+        left, right = (End(lab, node, tmp_path, *attach(tmp_path, node, words)) for node in lab.plan.ends)
         left.wait()
         right.wait()
         for number, end in enumerate((left, right)):
@@ -95,8 +96,9 @@ def test_killed_under_traffic(tmp_path: Path, seed: int) -> None:
         check_sealed(lab)
 
 
-def attach(folder: Path, node: str) -> list[str]:
-    return ["--attach", "tun=uxfrm0", "--attach", "raw", "--state-dir", str(folder / f"{node}.policies")]
+def attach(folder: Path, node: str, words: tuple[str, ...]) -> list[str]:
+    wanted = [option for word in words for option in ("--attach", word)]
+    return [*wanted, "--state-dir", str(folder / f"{node}.policies")]
 
 
 def spi_of(crash: int) -> int:
