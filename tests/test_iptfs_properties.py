@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aggfrag import (
@@ -29,6 +29,9 @@ from aggfrag import (
 from uxfrm.datapath.batch import Batch
 from uxfrm.model.outcome import Outcome, Verdict
 
+# Each makes namespaces: fewer where there would be many.
+EXAMPLES = settings(max_examples=min(settings().max_examples, 30))
+
 SIZES = st.one_of(st.integers(40, 130), st.integers(40, 4000))
 KINDS = st.tuples(SIZES, st.booleans())
 ROOMS = st.one_of(st.integers(46, 200), st.integers(46, 1500))
@@ -45,6 +48,7 @@ def batches(packets: list[bytes], cuts: list[int]) -> list[list[bytes]]:
     return [packets[a:b] for a, b in zip([0, *ends], [*ends, len(packets)], strict=True)]
 
 
+@EXAMPLES
 @given(
     st.lists(KINDS, max_size=20), ROOMS, st.lists(st.integers(0, 99), max_size=4),
     st.lists(st.integers(0, 99), max_size=4), st.booleans(),
@@ -63,6 +67,7 @@ def test_what_goes_in_comes_out(
     assert [p for part in batches(outer, others) for p in receive(into, part)] == inner
 
 
+@EXAMPLES
 @given(st.lists(KINDS, max_size=12), st.integers(12, 1500), st.lists(st.integers(0, 99), max_size=3))
 def test_whatever_the_sender_cuts(kinds: list[tuple[int, bool]], size: int, cuts: list[int]) -> None:
     """RFC 9347 lets senders cut every packet, not only the first of a payload, as Linux does."""
@@ -95,6 +100,7 @@ class Window:
         return out
 
 
+@EXAMPLES
 @given(
     st.integers(0, 6), st.integers(1, 40), st.randoms(use_true_random=False), st.integers(0, 12),
     st.lists(st.integers(0, 99), max_size=4),
@@ -113,6 +119,7 @@ def test_order_is_restored_within_the_window(
     assert arrived(into, NOW + 10) == late
 
 
+@EXAMPLES
 @given(
     st.lists(KINDS, min_size=1, max_size=16), ROOMS, st.randoms(use_true_random=False),
     st.lists(st.integers(0, 99), max_size=4), st.integers(0, 5),
@@ -158,6 +165,7 @@ def hostile(parts: list[tuple[int, int, int, list[bytes], int]]) -> list[bytes]:
     return outer
 
 
+@EXAMPLES
 @given(st.lists(HOSTILE, max_size=25), st.integers(0, 3), st.lists(st.integers(0, 99), max_size=3))
 def test_whatever_a_peer_sends_has_an_outcome(
     parts: list[tuple[int, int, int, list[bytes], int]], width: int, cuts: list[int]
@@ -179,7 +187,7 @@ def test_whatever_a_peer_sends_has_an_outcome(
 def test_memory_is_bounded_by_what_one_packet_may_be() -> None:
     into = end("in", "iptfs-opts reorder-window 3", replay=0)
     long = b"\x60\0\0\0\xff\xff" + bytes(1300)
-    for number in range(1, 4000, 2):
+    for number in range(1, 800, 2):
         receive(into, [sealed(number, header(60000) + b"" if number % 4 == 1 else header() + long)])
     iptfs = into.path.iptfs
     assert sum(len(window) for window in iptfs.windows.values()) <= 3
@@ -187,7 +195,7 @@ def test_memory_is_bounded_by_what_one_packet_may_be() -> None:
     assert into.path.iptfs.nbytes < 1 << 20
 
 
-@pytest.mark.parametrize("count", [1, 7, 200])
+@pytest.mark.parametrize("count", [1, 7, 60])
 def test_many_states_have_their_own_pieces(count: int) -> None:
     """Pieces of as many states as there are, in one batch, state after state."""
     lines = [
