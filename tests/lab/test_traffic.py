@@ -107,7 +107,8 @@ def iperf(case: Case, family: int, *options: str) -> dict[str, float]:
 @pytest.mark.parametrize("reverse", [(), ("--reverse",)], ids=["to", "from"])
 def test_a_tcp_stream(case: Case, family: int, reverse: tuple[str, ...]) -> None:
     said = iperf(case, family, "--bytes", "8M", *reverse)
-    assert said["sum_received"]["bytes"] > 6_000_000  # type: ignore[index]
+    # iperf3 stops when all is written: what is in the sender's buffer then (4 MB at most) is not counted
+    assert said["sum_received"]["bytes"] > 4_000_000  # type: ignore[index]
     assert case.only_sealed() > 10
 
 
