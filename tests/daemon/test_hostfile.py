@@ -77,9 +77,10 @@ WRONG = {
     "an unknown key": (ATTACH + "polices = []", "polices: unknown; there are attach, policies"),
     "no list": (ATTACH + f'states = "{STATE}"', "states: a list of strings"),
     "no strings": (ATTACH + "policies = [1]", "policies: a list of strings"),
-    "no device": ('attach = ["raw"]', "attach: a TUN device is needed"),
+    "no device": ('attach = ["raw"]', "either nfqueue or a TUN device is needed"),
+    "both ways": ('attach = ["tun=a", "nfqueue"]', "either nfqueue or a TUN device is needed"),
     "two devices": ('attach = ["tun=a", "tun=b"]', "one TUN device only"),
-    "an unknown attachment": ('attach = ["tun=a", "dpdk"]', "attach: dpdk: one of tun=NAME"),
+    "an unknown attachment": ('attach = ["tun=a", "dpdk"]', "attach: dpdk: one of nfqueue"),
     "a port out of range": ('attach = ["tun=a", "udp=70000"]', "udp=70000"),
     "a small MTU": ('attach = ["tun=a,mtu=100"]', "mtu=1280 to 65535"),
     "a policy of unknown words": (

@@ -28,7 +28,7 @@ from uxfrm.model.selector import EVERYTHING
 from uxfrm.namespace import Namespace
 
 _UDP = 17
-_OF_UDP = (int(Outcome.SENT), int(Outcome.OUT_KEEPALIVE))
+_OF_UDP = np.array([outcome in (Outcome.SENT, Outcome.OUT_KEEPALIVE) for outcome in Outcome])
 _TO_NETWORK = (Verdict.SENT, Verdict.CLEAR)
 _TO_HOST = (Verdict.DELIVERED, Verdict.FORWARDED)
 # The host has them already: given back they would come round again.
@@ -145,15 +145,11 @@ class Gateway:
         self._to_sender(batch)
 
     def _to_sender(self, batch: Batch) -> None:
-        those = chosen(batch, Verdict.RETURNED)
-        if len(those):
-            self._by_version(self.outlets.back, batch, those, _keys(batch, those) >> 16)
+        self._by_version(self.outlets.back, batch, chosen(batch, Verdict.RETURNED))
 
     def _to_network(self, batch: Batch, those: Int64s) -> None:
         """Each to the attachment that sends its kind; ESP in UDP leaves from the port its header names."""
-        those = self._to_udp(batch, those)
-        if len(those):
-            self._by_version(self.outlets.wire, batch, those, _keys(batch, those) >> 16)
+        self._by_version(self.outlets.wire, batch, self._to_udp(batch, those))
 
     def _to_udp(self, batch: Batch, those: Int64s) -> Int64s:
         """Send what leaves from a port that an attachment has; return the others."""
@@ -166,11 +162,15 @@ class Gateway:
             those, keys = those[~own], keys[~own]
         return those
 
-    def _by_version(
-        self, outlets: Mapping[int, Attachment], batch: Batch, those: Int64s, versions: Int64s
-    ) -> None:
-        for version in np.unique(versions).tolist():
-            self._send(outlets.get(version), batch, those[versions == version])
+    def _by_version(self, outlets: Mapping[int, Attachment], batch: Batch, those: Int64s) -> None:
+        """Each to the attachment of its IP version."""
+        if not len(those):
+            return
+        versions = batch.data[batch.packets["offset"][those]] >> 4
+        first = int(versions[0])
+        same = versions == first
+        self._send(outlets.get(first), batch, those[same])
+        self._by_version(outlets, batch, those[~same])
 
     def _send(self, attachment: Attachment | None, batch: Batch, those: Int64s) -> None:
         if not len(those):
@@ -196,7 +196,7 @@ def _keys(batch: Batch, those: Int64s) -> Int64s:
     keys: Int64s = first >> 4 << 16
     # The kernel's own socket fragments what it sends; fragments made here go as they are.
     whole = (proto == _UDP) & (packets["fragment"] == 0)
-    udp = np.flatnonzero(whole & np.isin(packets["outcome"], _OF_UDP))
+    udp = np.flatnonzero(whole & _OF_UDP[packets["outcome"]])
     at = upper[udp]
     keys[udp] |= data[at].astype(np.int64) << 8 | data[at + 1]
     return keys
