@@ -1,6 +1,6 @@
 """Whatever comes in, packets end, each counted: always the same changed packets of every transform.
 
-Ten million once, and more for whoever changes the path: `python tests/datapath/fuzz.py --packets 10000000`.
+Millions, for whoever changes the path: `python tests/datapath/fuzz.py --packets 10000000`.
 """
 
 from __future__ import annotations
