@@ -15,7 +15,7 @@ from typing import NamedTuple
 from linux.lanes import Lanes, parts
 from linux.suites import AH_SUITES, AUTHS, BASIC, CHACHA, CIPHERS, CLEAR, GCM, MATRIX, MATRIX_612, PAYLOADS
 from linux.twin import BEETS, BEHIND, DEFLATE, LINK, MIDDLE, SHAPES, TUNNELS, Case, Shape, Suite, with_auth
-from uxfrm.datapath.policycheck import transform_rank
+from uxfrm.datapath.resolve import transform_rank
 from uxfrm.model.address import ANY4, ANY6
 from uxfrm.model.flow import PROTO_AH, PROTO_COMP, PROTO_ESP
 from uxfrm.model.state import AF_UNSPEC_FLAG, ENCAP_ESPINUDP, Encap
@@ -99,16 +99,17 @@ class Stack(NamedTuple):
 
         AH right inside another transform in transport mode or BEET is refused (ah_input has no header to
         check then). In IPv6 around an IPv4 packet that is protected already, Linux puts a fragment header,
-        which AH does not cover. Of two policies, IPv6's transforms are sorted, wherever their ends are.
+        which no AH around it survives. Of two policies, IPv6 sorts the transforms, wherever their ends are.
         """
-        around = zip(self.kinds[1:], self.kinds, self._families[1:], strict=False)
-        refused = any(
-            (inside.proto == PROTO_AH and kind.proto != PROTO_AH and kind.mode != Mode.TUNNEL)
-            or (kind.proto == PROTO_AH and (family, kind.outer) == (4, 6))
-            for kind, inside, family in around
-        )
+        fragment = False
+        for kind, inside, family in zip(self.kinds[1:], self.kinds, self._families[1:], strict=False):
+            fragment = (fragment or (family, kind.outer) == (4, 6)) and kind.outer != 4
+            if fragment and kind.proto == PROTO_AH:
+                return False
+            if inside.proto == PROTO_AH and kind.proto != PROTO_AH and kind.mode != Mode.TUNNEL:
+                return False
         ranks = [transform_rank(kind.mode, kind.proto) for kind in self.kinds]
-        return not refused and (not self.sub or self.inner == 4 or ranks == sorted(ranks))
+        return not self.sub or self.inner == 4 or ranks == sorted(ranks)
 
     @property
     def _families(self) -> list[int]:
@@ -221,11 +222,12 @@ def _groups() -> list[Lanes]:
         *_stacked("2-deep", stacks(2)),
         *_stacked("3-deep", some_stacks(3, 160)),
         *(group for depth in (4, 5) for group in _stacked(f"{depth}-deep", some_stacks(depth, 64))),
-        *_stacked("sub-and-main", _of_two_policies()),
         *_side_by_side("stacks-in-udp", (in_udp(s.case(i)) for i, s in enumerate(in_six)), FEW[1:]),
         *_side_by_side("tfc", _padded(), PAYLOADS),
     ]
 
 
 GROUPS = _groups()
+# These are sent to Linux only.
+TO_LINUX = _stacked("sub-and-main", _of_two_policies())
 GROUPS_612 = _side_by_side("sm3-sm4", MATRIX_612, PAYLOADS)

@@ -166,7 +166,7 @@ class Lanes:
                     case.shape.inner_ends[0], (case.shape.inner_ends[1], case.shape.port), datagrams
                 )
             ]
-            found = guest.take_ip(len(errors))
+            found = guest.take_ip(len(errors), timeout=5)
             assert (len(found), set(errors)) == (len(errors), {0}), [case.name for case in cases]
             wire += found
         return wire

@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from uxfrm.datapath.policycheck import Decision, default_action, transform_rank
+from uxfrm.datapath.policycheck import Decision, default_action
 from uxfrm.model.address import AF_INET6, AF_UNSPEC, Address, any_address, is_any, show
-from uxfrm.model.flow import Flow
+from uxfrm.model.flow import PROTO_AH, Flow
 from uxfrm.model.outcome import Outcome
 from uxfrm.model.policy import (
     OWN,
@@ -199,6 +199,18 @@ class _Resolver:
         if not self.acquire(self.flow, remote, local, template, policy, cpu):
             return Lack.NOBODY
         return best or Lack.PENDING
+
+
+def transform_rank(mode: int, proto: int) -> int:
+    """The order in which IPv6 applies the transforms of two policies: transport ESP, AH, tunnels, others.
+
+    Follows: __xfrm6_state_sort_cmp.
+    """
+    if mode == Mode.TRANSPORT:
+        return 3 if proto == PROTO_AH else 1
+    if mode == Mode.ROUTEOPTIMIZATION:
+        return 2
+    return 4 if mode in (Mode.TUNNEL, Mode.BEET) else 5
 
 
 def _numbered(policies: list[Policy]) -> Iterator[tuple[int, Template, Policy]]:
