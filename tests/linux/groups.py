@@ -90,8 +90,11 @@ class Stack(NamedTuple):
 
     @property
     def can_be_asked_for(self) -> bool:
-        """A policy's first template is of its family, or for a new header. Follows: validate_tmpl."""
-        return bool(self.kinds[self.sub].outer) or self._families[self.sub] == self.inner
+        """A second policy's states are looked for between the packet's own ends, up to its first tunnel.
+
+        Follows: xfrm_tmpl_resolve_one.
+        """
+        return bool(self.kinds[self.sub].outer) or not any(kind.outer for kind in self.kinds[: self.sub])
 
     @property
     def survives(self) -> bool:
@@ -222,12 +225,13 @@ def _groups() -> list[Lanes]:
         *_stacked("2-deep", stacks(2)),
         *_stacked("3-deep", some_stacks(3, 160)),
         *(group for depth in (4, 5) for group in _stacked(f"{depth}-deep", some_stacks(depth, 64))),
+        *_stacked("sub-and-main", _of_two_policies()),
         *_side_by_side("stacks-in-udp", (in_udp(s.case(i)) for i, s in enumerate(in_six)), FEW[1:]),
         *_side_by_side("tfc", _padded(), PAYLOADS),
     ]
 
 
 GROUPS = _groups()
-# These are sent to Linux only.
-TO_LINUX = _stacked("sub-and-main", _of_two_policies())
+# Of IPv6's sorted transforms Linux cannot send some at all: those are only sent to it.
+FROM_LINUX = [lanes.reversed() for lanes in GROUPS if not lanes.name.startswith("sub-and-main-refused")]
 GROUPS_612 = _side_by_side("sm3-sm4", MATRIX_612, PAYLOADS)

@@ -131,12 +131,15 @@ class _Resolver:
     def resolve(self, policies: list[Policy]) -> Resolution:
         """Find a state for each template, innermost first; endpoints follow from tunnel to tunnel.
 
+        Those of a second policy begin at the packet's again.
+
         Follows: xfrm_tmpl_resolve, xfrm_tmpl_resolve_one.
         """
         chosen: list[State] = []
-        first, ends, room = policies[0], (self.flow.daddr, self.flow.saddr), 0
+        first, ends, room = policies[0], (b"", b""), 0
         for number, template, policy in _numbered(policies):
             if number == 1:
+                ends = (self.flow.daddr, self.flow.saddr)
                 room = len(chosen) + len(policy.config.templates)
             if room >= MAX_DEPTH:
                 detail = "the policies of the packet have 6 or more templates together"
