@@ -17,7 +17,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 
 # What the demo needs, and what the tests need besides.
-PACKAGES := libipsec-mb1 libnettle8 libssl3
+PACKAGES := libipsec-mb1 libnettle8 libssl3 iputils-ping nftables util-linux
 TEST_PACKAGES := systemd iproute2 iputils-ping iperf3 curl iptables nftables tshark wireshark-common tcpdump kmod util-linux gcc libc6-dev binutils procps \
     make flex bison bc xz-utils \
     strongswan-charon strongswan-swanctl libstrongswan-standard-plugins \
@@ -64,9 +64,9 @@ test: test-packages $(STAMP) lint test-kernel
 	@echo "==> tests: interpreted (NUMBA_DISABLE_JIT=1), what does not need a kernel or minutes"
 	@NUMBA_DISABLE_JIT=1 $(BIN)/pytest -m "not linux and not tshark and not compiled"
 
-bench: packages $(STAMP)
+bench: test-packages $(STAMP)
 	@mkdir -p bench/results
-	@for name in crypto esp policies states replay intercept netlink soak; do \
+	@for name in crypto esp iptfs policies states replay intercept netlink attach live soak; do \
 	    echo "==> bench/$$name.py"; $(BIN)/python bench/$$name.py --json bench/results/$$name.json; \
 	done
 

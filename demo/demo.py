@@ -4,11 +4,13 @@
 2. One packet on its way out and in, step by step, between two namespaces in this process.
 3. A replay attack and a forged packet, and why they are dropped.
 4. The tables afterwards, as `ip -s xfrm state` and /proc/net/xfrm_stat print them.
+5. Where there are the rights for it: a network of namespaces, in which hosts ping through two gateways.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -41,6 +43,8 @@ POLICY = (
     "xfrm policy add src 10.1.0.0/24 dst 10.2.0.0/24 dir {} "
     "tmpl src 192.0.2.1 dst 192.0.2.2 proto esp reqid 7 mode tunnel"
 )
+
+UNSHARED = ("unshare", "--map-root-user", "--net", "true")
 
 console = Console(highlight=False, soft_wrap=True)
 
@@ -138,12 +142,25 @@ def tables(namespace: Namespace) -> None:
             console.print(f"{counter.name:<24}\t{values[counter]}")
 
 
+def network() -> None:
+    """The lab, where namespaces can be made and a TUN device be had."""
+    title("5. Two hosts, two gateways running uxfrm, and what the router between them sees")
+    lacking = [program for program in ("nft", "ping", "nsenter") if shutil.which(program) is None]
+    lacking += [] if os.access("/dev/net/tun", os.R_OK | os.W_OK) else ["/dev/net/tun"]
+    lacking += [] if os.geteuid() == 0 or not subprocess.call(UNSHARED) else ["the right to make namespaces"]
+    if lacking:
+        console.print(f"  Not here: {', '.join(lacking)} lacking. Elsewhere: uxfrm lab")
+        return
+    command("lab")
+
+
 def main() -> None:
     OUT.mkdir(exist_ok=True)
     compile_once()
     start = time.monotonic()
     replays()
     tables(one_packet())
+    network()
     title("Next")
     console.print(
         "  Your own host:   tcpdump -i eth0 -w traffic.pcap esp\n"

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
+from scapy.layers.inet import ICMP, IP
 
 from test_namespace import INSIDE, B, datagram, moved, namespace, outcomes, policy, state, template
 from uxfrm.datapath.batch import Batch
@@ -147,17 +148,20 @@ def test_metadata_names_the_interface_id_packet_by_packet() -> None:
     assert [outcomes(batch) for batch in sent[2:]] == [[Outcome.OUT_CARRIER], [Outcome.OUT_NO_METADATA]]
 
 
-def test_what_the_states_leave_no_room_for_is_told_with_the_mtu_and_not_counted() -> None:
+def test_what_the_states_leave_no_room_for_is_told_and_not_counted() -> None:
     """GCM-128 in tunnel mode leaves 1446 of 1500 bytes (UML)."""
     ns = router(5)
-    ns.path.path_mtu = 1500
+    ns.set_mtu(1500)
     sizes = (1446, 1447)
     packets = [datagram(size - 28, flags=flags) for size in sizes for flags in ("DF", "")]
     batch = Batch.pack(packets, ifindex=IPSEC0)
     ns.output(batch)
     refused = Outcome.OUT_INTERFACE_TOO_BIG
-    assert outcomes(batch) == [Outcome.SENT, Outcome.SENT, refused, Outcome.SENT]
-    assert batch.packets["mtu"].tolist() == [0, 0, 1446, 0]
+    whole, cut, told = Outcome.SENT, Outcome.OUT_FRAGMENTED, Outcome.ICMP_TOO_BIG
+    assert outcomes(batch)[:4] == [whole, whole, refused, cut]
+    assert outcomes(batch)[4:] == [whole, whole, told]
+    answer = IP(batch.packet(6))
+    assert (answer.dst, answer[ICMP].nexthopmtu) == ("10.1.0.5", 1446)
     assert moved(ns) == {}
 
 

@@ -228,6 +228,6 @@ def test_acquires_are_numbered_in_each_for_itself() -> None:
 @pytest.mark.parametrize("name", SYSCTLS)
 def test_a_sysctl_is_one_namespaces(name: str) -> None:
     one, other = namespace(), namespace(seed=2)
-    before = other.sysctls
-    one.set_sysctl(name, 7)
-    assert (one.sysctl(name), other.sysctls) == (7, before)
+    before, value = other.sysctls, other.sysctl(name) + 1
+    one.set_sysctl(name, value)
+    assert (one.sysctl(name), other.sysctls) == (value, before)

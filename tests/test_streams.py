@@ -6,6 +6,7 @@ Beside Linux 6.12, with real connections: tests/linux/test_espintcp.py.
 from __future__ import annotations
 
 import errno
+from collections import Counter as Tally
 
 import pytest
 from hypothesis import given
@@ -109,6 +110,29 @@ def test_a_length_that_counts_not_even_itself_ends_the_stream() -> None:
     assert taken_in(ns, stream, good) == []
     stream.send(b"still sending")
     assert stream.take() == framed(b"still sending")
+
+
+CHANGES = st.lists(st.tuples(st.integers(0, 400), st.integers(1, 255)), max_size=4)
+
+
+@given(CHANGES, st.lists(st.integers(1, 90), min_size=1, max_size=12))
+def test_a_damaged_stream_fares_the_same_in_any_pieces(
+    changes: list[tuple[int, int]], sizes: list[int]
+) -> None:
+    damaged = bytearray(sealed(4))
+    for where, bits in changes:
+        damaged[where % len(damaged)] ^= bits
+    data, ends = bytes(damaged), []
+    for cut in (sizes, [len(data)]):
+        ns, stream = listener(replay_window=0)
+        found, at = list[Outcome](), 0
+        for n in range(len(data)):
+            found += taken_in(ns, stream, data[at : at + cut[n % len(cut)]])
+            at += cut[n % len(cut)]
+        told = Tally(outcome.counter.name for outcome in found if outcome.counter is not None)
+        assert moved(ns) == dict(told)
+        ends.append((found, stream.error, ns.counters()))
+    assert ends[0] == ends[1]
 
 
 @given(st.binary(max_size=4).filter(lambda m: m != b"\xff"))

@@ -12,15 +12,15 @@ from dataclasses import replace
 import numpy as np
 
 from uxfrm import compiled
-from uxfrm.datapath import census, satable, udp
+from uxfrm.datapath import census, iptfs_input, iptfs_output, satable, udp
 from uxfrm.datapath.batch import Batch, Int64s
 from uxfrm.datapath.context import Context
 from uxfrm.datapath.crypto.keyring import Keyring
 from uxfrm.datapath.inspect import inspect
 from uxfrm.datapath.limits import NOTICE_AEVENT, NOTICE_HARD, NOTICE_MAPPING, NOTICE_SOFT
 from uxfrm.datapath.reassemble import expire
-from uxfrm.datapath.receive import receive
-from uxfrm.datapath.send import Bundles, give_up, release, send
+from uxfrm.datapath.receive import let_in, receive
+from uxfrm.datapath.send import Bundles, give_up, release, send, send_waiting
 from uxfrm.datapath.streams import RECEIVE_BYTES, SEND_BYTES, Ends, Stream
 from uxfrm.lifecycle.acquire import Acquires
 from uxfrm.lifecycle.aevents import Aevents
@@ -66,7 +66,7 @@ from uxfrm.model.lifetime import LifetimeCurrent
 from uxfrm.model.migrate import Migration
 from uxfrm.model.policy import OFFLOAD_PACKET, PolicyConfig, PolicyType
 from uxfrm.model.selector import Selector
-from uxfrm.model.state import ENCAP_ESPINTCP, ENCAP_ESPINUDP, StateConfig
+from uxfrm.model.state import ENCAP_ESPINTCP, ENCAP_ESPINUDP, SaDir, StateConfig
 from uxfrm.model.statistics import EventFigures, Statistics, TimerFigures
 from uxfrm.model.sysctl import Sysctls
 from uxfrm.model.template import Template
@@ -103,6 +103,7 @@ class Namespace:
         )
         self._spd = PolicyDatabase(self.policies, self.path.sync_used, self._tell, self._policy_gone)
         self._released: list[Batch] = []
+        self._arrived: list[Batch] = []
         self._asked = False
         self._acquires = Acquires(self._sad, self._tell)
         self._aevents = Aevents(self._sad, self._tell, lambda: self._wanted(StateMonitored))
@@ -112,7 +113,10 @@ class Namespace:
     # -- packets
 
     def input(self, batch: Batch) -> None:
-        """Take received packets in; see datapath.receive. The batch may be longer afterwards."""
+        """Take received packets in; see datapath.receive. The batch may be longer afterwards.
+
+        Those that IP-TFS keeps come back by `arrived`, when time has passed.
+        """
         self._watch()
         receive(self.path, batch)
 
@@ -135,6 +139,14 @@ class Namespace:
             self.path.answers.clear()
             self.output(released[-1])
         return released
+
+    def arrived(self) -> list[Batch]:
+        """Take what came in since the last call of packets that `input` had kept, decided like its own.
+
+        IP-TFS keeps what came too early, and what is not whole, for the drop time of its state.
+        """
+        arrived, self._arrived = self._arrived, []
+        return arrived
 
     def inspect(self, batch: Batch) -> None:
         """Open packets that this host sent, touching neither counters nor windows; see datapath.inspect."""
@@ -183,9 +195,18 @@ class Namespace:
                 if isinstance(state.config, StateConfig)
             ]
             self._released += release(self.path, self._bundles)
+            self._release_iptfs()
             expire(self.path, self.now)
             self.path.mtus.expire(self.now)
         self.path.now = now_s
+
+    def _release_iptfs(self) -> None:
+        """Let go what IP-TFS kept for a time."""
+        for slot in self.path.iptfs.due(self.now):
+            if self.path.iptfs.states[slot].config.direction == SaDir.OUT:
+                self._released += send_waiting(self.path, self._bundles, slot)
+            else:
+                self._arrived += let_in(self.path, slot)
 
     def next_deadline(self) -> float | None:
         """When something will change by itself (wall-clock seconds), or None."""
@@ -197,6 +218,7 @@ class Namespace:
             self.path.held.timers.next_deadline(),
             self._keepalives.next_deadline(),
             self.path.fragments.timers.next_deadline(),
+            self.path.iptfs.next_deadline(),
             self.path.mtus.timers.next_deadline(),
         )
 
@@ -208,6 +230,7 @@ class Namespace:
             self._aevents.timers.next_deadline(),
             self.path.held.timers.next_deadline(),
             self._keepalives.next_deadline(),
+            self.path.iptfs.horizon(self.now),
         )
 
     def _watch(self) -> None:
@@ -394,11 +417,11 @@ class Namespace:
         return self.path.devices
 
     def add_device(self, ifindex: int, name: str, loopback: bool = False) -> None:
-        """Make a device known, for its sysctls or as the loopback device. XfrmError EEXIST, EBUSY."""
+        """Make a device known, for its sysctls or as the loopback device. XfrmError EEXIST."""
         self.devices.add(Device(ifindex, name, loopback))
 
     def add_interface(self, ifindex: int, name: str, xfrmi: XfrmInterface) -> None:
-        """`ip link add NAME type xfrm ...`, and up: XfrmError EINVAL, EEXIST, EBUSY."""
+        """`ip link add NAME type xfrm ...`, and up: XfrmError EINVAL, EEXIST."""
         self.devices.add(Device(ifindex, name, xfrmi=xfrmi))
 
     def set_mtu(self, mtu: int) -> None:
@@ -485,13 +508,24 @@ class Namespace:
 
     def _install(self, state: State) -> None:
         satable.install(state, self.keyring, self._randbytes)
+        self.path.iptfs.open(state)
         self._count_kinds(state, 1)
         self._aevents.arm(state, self.now)
 
     def _inherit(self, old: State, new: State) -> None:
+        self.path.iptfs.inherit(old, new)
         self._aevents.inherit(old, new, self.now)
 
+    def _end_iptfs(self, state: State) -> None:
+        """Drop what waits in IP-TFS for a state that goes."""
+        kept, chunks = self.path.iptfs.close(state)
+        ended = iptfs_input.gone(self.path, state, kept)
+        self._arrived += [] if ended is None else [ended]
+        ended = iptfs_output.gone(self.path, chunks)
+        self._released += [] if ended is None else [ended]
+
     def _uninstall(self, state: State) -> None:
+        self._end_iptfs(state)
         self._count_kinds(state, -1)
         self.path.bury(state)
         self._aevents.forget(state)

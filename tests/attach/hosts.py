@@ -9,6 +9,7 @@ import contextlib
 import ctypes
 import os
 import subprocess
+import time
 from collections.abc import Iterator
 
 _CLONE_NEWNET = 0x40000000
@@ -83,3 +84,14 @@ def join(left: Host, right: Host, mtu: int = 1500) -> None:
         other = 3 - number
         for address in (f"192.0.2.{other}", f"2001:db8::{other}"):
             host.run(f"ip neigh replace {address} lladdr 02:00:00:00:00:0{other} dev eth0")
+    for host in (left, right):
+        _await_ipv6(host)
+
+
+def _await_ipv6(host: Host) -> None:
+    """Wait until IPv6 has seen that the link is up, which the kernel tells it a moment later."""
+    for _ in range(250):
+        if "state UP" in host.run("ip link show dev eth0") and host.run("ip -6 route show 2001:db8::/64"):
+            return
+        time.sleep(0.02)
+    raise AssertionError("IPv6 does not come up")

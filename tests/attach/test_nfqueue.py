@@ -27,18 +27,19 @@ from uxfrm.attach import queue_wire as wire
 from uxfrm.attach.attachment import CHECKED_MARK, AttachmentError, Loss, Way, chosen
 from uxfrm.attach.nfqueue import Queue, open_queue
 from uxfrm.attach.pathmtu import path_mtu
-from uxfrm.attach.raw import Raw, open_raw
-from uxfrm.attach.rules import CHECK, DECRYPT, PROTECT, PROTECT_TCP, Match, Plan, Rules
+from uxfrm.attach.raw import open_raw
+from uxfrm.attach.rules import ALL, PROTECT_TCP, Match, Plan
 from uxfrm.attach.superpackets import SUPER_COLUMNS
+from uxfrm.attach.transparent import GO_ON, Transparent, plan_of
 from uxfrm.datapath.batch import Batch
 from uxfrm.model.address import AF_INET, AF_INET6, family, parse
-from uxfrm.model.outcome import Outcome, Verdict
-from uxfrm.model.policy import Direction, PolicyConfig
+from uxfrm.model.outcome import Outcome
+from uxfrm.model.policy import Action, Direction, PolicyConfig
 from uxfrm.model.selector import EVERYTHING, Selector
 from uxfrm.model.state import Encap, StateConfig
 from uxfrm.model.template import Mode, Template
 
-GO_ON = (Verdict.DELIVERED, Verdict.FORWARDED, Verdict.CLEAR, Verdict.SENT, Verdict.RETURNED)
+pytestmark = pytest.mark.linux
 
 
 @pytest.fixture
@@ -149,19 +150,19 @@ def test_more_than_may_wait_is_dropped(hosts: tuple[Host, Host]) -> None:
 
 
 def test_many_packets_in_order(hosts: tuple[Host, Host]) -> None:
-    """More than a batch, of all sizes, every third dropped, every third changed in place."""
+    """More than a batch, and more verdicts than a call holds; every third dropped, the others as changed."""
     queue = opened(hosts[1], 7, Way.IN)
     hosts[1].run("iptables -t raw -A PREROUTING -p udp -j NFQUEUE --queue-num 7")
     receiver, sender = bound(hosts[1], "192.0.2.2"), bound(hosts[0], "192.0.2.1")
     for n in range(600):
-        sender.sendto(struct.pack(">I", n) + bytes(n * 7 % 1400), ("192.0.2.2", 53))
+        sender.sendto(struct.pack(">I", n) + bytes(1200 + n % 200), ("192.0.2.2", 53))
     receiver.setsockopt(socket.SOL_SOCKET, 33, 4 << 20)  # SO_RCVBUFFORCE
     found: list[int] = []
     seen = 0
     receiver.setblocking(False)
     while seen < 600 and (batch := receive(queue)) is not None:
         number = np.arange(seen, seen + len(batch))
-        batch.packets["outcome"][number % 3 == 1] = Outcome.DELIVERED
+        batch.packets["outcome"][:] = Outcome.DELIVERED
         queue.send(batch, np.flatnonzero(number % 3 < 2))
         seen += len(batch)
         with contextlib.suppress(BlockingIOError):
@@ -223,21 +224,20 @@ class Engine:
         local = {parse(a["local"]) for link in json.loads(told) for a in link["addr_info"]}
         self.namespace.path.is_local = lambda address: address in local
         with host.inside():
-            self.rules = Rules(plan)
-            self.rules.install()
-            self.raw: dict[int, Raw] = {4: open_raw(AF_INET, ()), 6: open_raw(AF_INET6, ())}
-            first = plan.queue
-            self.queues = [
-                open_queue(first + DECRYPT, Way.IN, self.raw),
-                open_queue(first + CHECK, Way.IN, self.raw),
-                open_queue(first + PROTECT, Way.OUT, self.raw),
-                open_queue(first + PROTECT_TCP, Way.OUT, self.raw, gso=True, mtu_of=self.mtu_of),
-            ]
+            self.transparent = Transparent(plan, self.mtu_of)
+        self.queues, self.raw = self.transparent.queues, self.transparent.raw
 
     def mtu_of(self, address: bytes) -> int | None:
         """The kernel's own answer, asked for in the host's namespace."""
         with self.host.inside():
             return path_mtu(address)
+
+    def know_devices(self) -> None:
+        """Let the namespace know how much the devices carry, and as who the host speaks to itself."""
+        path = self.namespace.path
+        path.mtus.of_device = lambda _: 1500
+        is_local = path.is_local
+        path.source_of = lambda address: address if is_local and is_local(address) else None
 
     def turn(self, queue: Queue) -> None:
         while (batch := queue.receive(1000)) is not None:
@@ -248,8 +248,7 @@ class Engine:
             queue.send(batch, chosen(batch, *GO_ON))
 
     def close(self) -> None:
-        for queue in (*self.queues, *self.raw.values()):
-            queue.close()
+        self.transparent.close()
 
 
 def pump(*engines: Engine, seconds: float = 0.0) -> None:
@@ -331,17 +330,26 @@ CASES = {
 }
 
 
-def ends(hosts: tuple[Host, Host], case: str, plan: Plan = Plan(), **changes: object) -> list[Engine]:  # noqa: B008
-    """Both hosts protected from each other's first packet on; routes leave room for the outer headers."""
+def ends(
+    hosts: tuple[Host, Host],
+    case: str,
+    plan: Plan = Plan(),  # noqa: B008
+    mtu: int = 1400,
+    **changes: object,
+) -> list[Engine]:
+    """Both hosts protected from each other's first packet on; routes are of `mtu` bytes.
+
+    1,400 leave room for the outer headers.
+    """
     left, right, one, two, mode = CASES[case]
     for host, address, other in ((hosts[0], one, two), (hosts[1], two, one)):
         if mode == Mode.TUNNEL:
             length = "32" if "." in address else "128 nodad"
             host.run(f"ip addr add {address}/{length} dev lo")
             gateway = f"{'192.0.2.' if '.' in address else '2001:db8::'}{2 if host is hosts[0] else 1}"
-            host.run(f"ip route add {other} via {gateway} src {address} mtu 1400")
+            host.run(f"ip route add {other} via {gateway} src {address} mtu {mtu}")
         else:
-            host.run(f"ip route add {other} dev eth0 mtu 1400")
+            host.run(f"ip route add {other} dev eth0 mtu {mtu}")
     inner = family(parse(one))
     there = tunnel(left, right, 0x1000, mode, inner, **changes)
     back = tunnel(right, left, 0x2000, mode, inner, **changes)
@@ -368,7 +376,7 @@ def tcp(engines: list[Engine], address: str, size: int) -> bool:
     server.setblocking(False)
     data = os.urandom(size)
     left, got, count = memoryview(data), hashlib.sha256(), 0
-    for _ in range(2000):
+    for _ in range(600):
         with contextlib.suppress(BlockingIOError):
             left = left[client.send(left) :] if left else left
         pump(*engines, seconds=0.01)
@@ -394,6 +402,23 @@ def test_ping_and_tcp_and_nothing_in_clear(hosts: tuple[Host, Host], case: str) 
     packets, messages = engines[0].queues[PROTECT_TCP].counts.received, engines[0].queues[PROTECT_TCP].counts
     assert packets > 200
     assert messages.lost == {}
+    for engine in engines:
+        engine.close()
+
+
+@pytest.mark.parametrize("case", ["transport 4", "tunnel 4 in 4", "tunnel 6 in 6", "tunnel 4 in 6"])
+def test_the_host_learns_what_fits(hosts: tuple[Host, Host], case: str) -> None:
+    """Nobody left room for the outer headers: TCP is told, by ICMP that was made here, and all arrives."""
+    seen = Wire(hosts[1])
+    engines = ends(hosts, case, mtu=1500)
+    for engine in engines:
+        engine.know_devices()
+    assert tcp(engines, CASES[case][3], 200_000)
+    assert seen.protocols() == {50}
+    learned = engines[0].mtu_of(parse(CASES[case][3]))
+    assert learned is not None
+    assert 1400 < learned < 1500
+    assert engines[0].raw[6 if "2001" in CASES[case][0] else 4].counts.lost == {}
     for engine in engines:
         engine.close()
 
@@ -432,7 +457,7 @@ def test_what_should_be_protected_is_not_let_in_in_clear(hosts: tuple[Host, Host
     with pytest.raises(TimeoutError):
         receiver.recv(10)
     with hosts[1].inside():
-        engine.rules.close()
+        engine.transparent.close(open_=True)
     sender.sendto(b"clear", ("192.0.2.2", 53))
     assert receiver.recv(10) == b"clear"
 
@@ -445,6 +470,37 @@ def test_nothing_leaves_in_clear_when_the_engine_dies(hosts: tuple[Host, Host]) 
     assert run(engines[1:], hosts[0], "ping -c 2 -i 0.1 -W 1 10.2.0.1") == 1
     assert seen.protocols() == {50}
     engines[1].close()
+
+
+def test_a_plan_is_what_policies_may_want() -> None:
+    """Matches for what may be stopped or changed, in its directions; everything where a default blocks."""
+    left, right = "192.0.2.1", "192.0.2.2"
+    ns = namespace(*policies(left, right, "10.1.0.0/16", "10.2.0.0/16", Mode.TUNNEL))
+    ns.add_policy(PolicyConfig(Direction.OUT, selector=EVERYTHING[AF_INET6]))
+    plan = plan_of(ns.policies, 88)
+    assert (plan.queue, plan.out) == (88, (Match(AF_INET, "10.1.0.0/16", "10.2.0.0/16"),))
+    assert set(plan.into) == {Match(AF_INET, "10.2.0.0/16", "10.1.0.0/16")}
+    ns.add_policy(PolicyConfig(Direction.OUT, selector=EVERYTHING[AF_INET], action=Action.BLOCK, priority=9))
+    assert Match(AF_INET) in plan_of(ns.policies).out
+    ns.set_default(fwd=1)
+    assert plan_of(ns.policies).into == ALL
+    closed = ((Match(AF_INET, None, "10.9.0.0/16"), *plan.out), (Match(AF_INET, "10.9.0.0/16"),))
+    again = plan_of(ns.policies, closed=closed)
+    assert (again.closed_out, again.closed_into) == (closed[0][:1], ())
+
+
+def test_rules_follow_the_policies(hosts: tuple[Host, Host]) -> None:
+    """Without policies all passes in clear; with one from its first packet on nothing does."""
+    engine = Engine(hosts[1], Plan(out=(), into=()))
+    assert run([engine], hosts[0], "ping -c 1 -W 5 192.0.2.2") == 0
+    assert engine.queues[1].counts.received == 0
+    for config in policies("192.0.2.2", "192.0.2.1", "192.0.2.2", "192.0.2.1", Mode.TRANSPORT):
+        engine.namespace.add_policy(config)
+    with hosts[1].inside():
+        engine.transparent.follow(plan_of(engine.namespace.policies))
+    assert run([engine], hosts[0], "ping -c 1 -W 1 192.0.2.2") == 1
+    assert engine.queues[1].counts.received == 1
+    engine.close()
 
 
 def test_a_gateway_forwards(hosts: tuple[Host, Host]) -> None:

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from scapy.layers.inet import IP, UDP
-from scapy.layers.inet6 import IPv6
+from scapy.layers.inet import ICMP, IP, UDP
+from scapy.layers.inet6 import ICMPv6Unknown, IPv6
 from scapy.packet import Packet, Raw
 
 from attach.hosts import Host, join
@@ -23,6 +23,8 @@ from uxfrm.attach.raw import AH, COMP, ESP, open_raw
 from uxfrm.datapath.batch import Batch
 from uxfrm.model.outcome import Verdict
 from uxfrm.model.policy import Direction
+
+pytestmark = pytest.mark.linux
 
 FAMILIES = pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6], ids=["ipv4", "ipv6"])
 
@@ -53,7 +55,7 @@ def send(one: attachment.Raw, packets: list[bytes], mark: int = 0) -> int:
 
 def receive(one: attachment.Raw, count: int) -> list[bytes]:
     found: list[bytes] = []
-    while len(found) < count and select.select([one], [], [], 2)[0]:
+    while len(found) < count and select.select([one], [], [], 1)[0]:
         batch = one.receive(1000.5)
         assert batch is not None
         found += [batch.packet(i) for i in range(len(batch))]
@@ -131,6 +133,21 @@ def test_what_is_not_sent_is_counted(hosts: tuple[Host, Host], family: int) -> N
     assert left.counts.lost == {Loss.TOO_LONG: 1, Loss.FOREIGN: 1, Loss.MALFORMED: 2}
 
 
+@FAMILIES
+def test_what_is_refused_does_not_hold_up_others(hosts: tuple[Host, Host], family: int) -> None:
+    """200 packets in one batch, every third too long for the device, every fifth of the other family."""
+    left, right = opened(hosts[0], family), opened(hosts[1], family, ESP)
+    other = socket.AF_INET6 if family == socket.AF_INET else socket.AF_INET
+    made = [
+        bytes(head(other if n % 5 == 4 else family, ESP) / Raw(bytes([n]) * (1600 if n % 3 == 2 else 60)))
+        for n in range(200)
+    ]
+    good = [packet for n, packet in enumerate(made) if n % 3 != 2 and n % 5 != 4]
+    assert send(left, made, mark=0x70) == len(good)
+    assert receive(right, len(good)) == good
+    assert left.counts.lost == {Loss.FOREIGN: 40, Loss.TOO_LONG: 200 - 40 - len(good)}
+
+
 def test_a_learnt_path_mtu_does_not_hit_our_own(hosts: tuple[Host, Host]) -> None:
     left, right = opened(hosts[0], socket.AF_INET), opened(hosts[1], socket.AF_INET)
     hosts[0].run("ip route add 192.0.2.2 dev eth0 mtu lock 600")
@@ -155,6 +172,18 @@ def test_the_peer_is_not_told_that_the_protocol_is_unreachable(hosts: tuple[Host
     send(left, [packet])
     icmp.settimeout(5)
     assert icmp.recv(100)[20:22] == bytes([3, 2])
+
+
+@FAMILIES
+def test_of_icmp_only_what_was_too_big_is_received(hosts: tuple[Host, Host], family: int) -> None:
+    four = family == socket.AF_INET
+    proto, kinds = (attachment.ICMP, (3, 8, 0, 11)) if four else (attachment.ICMPV6, (2, 128, 129, 3))
+    left, right = opened(hosts[0], family), opened(hosts[1], family, proto)
+    layer = ICMP if four else ICMPv6Unknown
+    made = [bytes(head(family, proto) / layer(type=kind) / Raw(bytes(40))) for kind in kinds]
+    assert send(left, made) == 4
+    assert receive(right, 1) == made[:1]
+    assert receive(right, 1) == []
 
 
 def test_esp_between_two_namespaces(hosts: tuple[Host, Host]) -> None:

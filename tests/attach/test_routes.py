@@ -12,6 +12,8 @@ from uxfrm.attach.attachment import OWN_MARK, AttachmentError
 from uxfrm.attach.routes import PRIORITY, PROTOCOL, TABLE, Routes, add_address, remove
 from uxfrm.attach.tun import Tun, open_tun
 
+pytestmark = pytest.mark.linux
+
 PREFIXES = ["10.2.0.0/24", "0.0.0.0/0", "2001:db8:2::/48"]
 
 

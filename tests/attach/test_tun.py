@@ -21,6 +21,8 @@ from uxfrm.attach.attachment import AttachmentError, Loss
 from uxfrm.attach.tun import Tun, open_tun
 from uxfrm.datapath.batch import Batch
 
+pytestmark = pytest.mark.linux
+
 _UDP_SEGMENT = 103
 
 

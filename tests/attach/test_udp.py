@@ -31,6 +31,8 @@ from uxfrm.model.outcome import Verdict
 from uxfrm.model.policy import Direction
 from uxfrm.model.state import Encap
 
+pytestmark = pytest.mark.linux
+
 FAMILIES = pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6], ids=["ipv4", "ipv6"])
 ENDS = {socket.AF_INET: ("192.0.2.1", "192.0.2.2"), socket.AF_INET6: ("2001:db8::1", "2001:db8::2")}
 ESP = b"\0\0\x10\0"

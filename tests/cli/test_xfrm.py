@@ -112,6 +112,25 @@ def test_a_daemons_states(empty: Path) -> None:
     assert call([], f"{OURS} state {at} list nokeys")[1].count("<<Keys hidden>>") == 1
 
 
+def test_states_for_wireshark(empty: Path, tmp_path: Path) -> None:
+    """Only what is listed, readable by its owner; what Wireshark cannot open is said, and is status 1."""
+    file = tmp_path / "esp_sa"
+    at = f"--socket {empty}"
+    assert call([], ours(f"ip xfrm {STATE}", at)) == (0, "", "")
+    ccm = STATE.replace("spi 0x100", "spi 0x200").replace("rfc4106(gcm(aes))", "rfc4309(ccm(aes))")
+    assert call([], ours(f"ip xfrm {ccm[:-6]} 128", at).replace(KEY, KEY[:-2])) == (0, "", "")
+    assert call([], f"{OURS} state {at} list spi 0x100 --esp-sa {file}") == (0, "", "")
+    [row] = [line for line in file.read_text().splitlines() if line[0] != "#"]
+    assert row.endswith(f'"0x00000100","AES-GCM with 16 octet ICV [RFC4106]","{KEY}","NULL",""')
+    assert file.stat().st_mode & 0o777 == 0o600
+    code, out, err = call([], f"{OURS} state {at} --esp-sa {file}")
+    assert (code, out) == (1, "")
+    assert err == f"{file}: 10.0.0.1 > 10.0.0.2 spi 0x00000200: Wireshark has no rfc4309(ccm(aes))\n"
+    assert file.read_text().count(KEY[:-2]) == 1
+    assert call([], f"{OURS} state {at} flush --esp-sa {file}")[0] == 2
+    assert len(json.loads(call([], f"{OURS} state {at} --json")[1])) == 2
+
+
 def test_listings_as_json(empty: Path) -> None:
     at = f"--socket {empty} --json"
     assert call([], ours(f"ip xfrm {STATE} sel src 10.1.0.0/16 dst 10.2.0.0/16", f"--socket {empty}"))[0] == 0

@@ -29,7 +29,10 @@ A6, B6 = "2001:db8:a::2", "2001:db8:b::2"
 TUNNEL = f"tmpl src {A} dst {B} proto esp mode tunnel"
 BACK = f"tmpl src {B} dst {A} proto esp mode tunnel"
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")
+pytestmark = [
+    pytest.mark.linux,
+    pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root"),
+]
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ What is sealed is also looked at by Scapy, who knows nothing of uxfrm.
 from __future__ import annotations
 
 import pytest
-from scapy.layers.inet import IP, UDP
+from scapy.layers.inet import ICMP, IP, UDP
 from scapy.layers.ipsec import ESP, SecurityAssociation
 from scapy.packet import Raw
 
@@ -34,8 +34,10 @@ class Side:
         self.host, self.tun = inner.ends
         self.network, self.wire = outer.ends
         self.nat_t, self.udp = port.ends
+        self.told, self.back = Wire().ends
         by_port = {(4, 4500): self.udp} if with_udp else {}
         self.gateway = Gateway(ns, Outlets(self.tun, {4: self.wire} if with_wire else {}, by_port))
+        self.gateway.outlets.back = {4: self.back}
 
     def turn(self, now: float = 1000) -> None:
         """Serve everything that waits."""
@@ -159,6 +161,31 @@ def test_keepalives_leave_by_the_port_they_keep_open() -> None:
     side.gateway.pass_time(1020.5)
     assert [bytes(IP(packet)[UDP].payload) for packet in took(side.nat_t)] == [b"\xff"] * 2
     assert took(side.network) == []
+
+
+def test_who_sends_too_much_is_told_and_not_through_the_tunnel() -> None:
+    ns = namespace(state(), OUT)
+    ns.set_mtu(600)
+    ns.path.source_of = lambda _: bytes([10, 1, 0, 1])
+    side = Side(ns)
+    put(side.host, datagram(800, flags="DF"))
+    side.turn()
+    assert took(side.network) == took(side.host) == []
+    (told,) = took(side.told)
+    assert (IP(told).src, IP(told).dst) == ("10.1.0.1", "10.1.0.5")
+    assert (IP(told)[ICMP].type, IP(told)[ICMP].code) == (3, 4)
+    assert 500 < IP(told)[ICMP].nexthopmtu < 600
+
+
+def test_what_the_hosts_device_brought_is_not_taken_in_twice() -> None:
+    left, right = Side(namespace(state(), OUT)), Side(namespace(state(), ALLOW))
+    put(left.host, datagram())
+    left.turn()
+    right.gateway.deaf_to = 1
+    put(right.network, *took(left.network))
+    right.turn()
+    assert took(right.host) == []
+    assert right.gateway.unclaimed == 0
 
 
 def test_an_error_in_the_path_loses_its_batch_alone(monkeypatch: pytest.MonkeyPatch) -> None:

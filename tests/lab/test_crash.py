@@ -18,9 +18,9 @@ from pathlib import Path
 import pytest
 
 from lab.ends import End, answers, silent
-from lab.tables import Setup
 from uxfrm.lab.network import Lab
 from uxfrm.lab.plan import ROUTER, two_gateways
+from uxfrm.lab.setup import Setup, gcm
 from uxfrm.lab.watch import Kind
 
 pytestmark = pytest.mark.linux
@@ -52,9 +52,7 @@ class Recorder:
 
 def states(lab: Lab, number: int) -> list[str]:
     """States as an IKE daemon would make them after a crash: others than all before."""
-    key = "0x" + random.Random(number).randbytes(20).hex()
-    setup = Setup(algorithm=f"aead rfc4106(gcm(aes)) {key} 128")
-    lines = setup.states(lab.plan)
+    lines = Setup(gcm(random.Random(number).randbytes(20))).states(lab.plan)
     return [line.replace("spi 4", f"spi {number + 1}4", 1) for line in lines]
 
 
@@ -66,7 +64,7 @@ def test_killed_under_traffic(tmp_path: Path, seed: int) -> None:
         left.wait()
         right.wait()
         for number, end in enumerate((left, right)):
-            end.xfrm(*Setup().policies(lab.plan, number))
+            end.xfrm(*Setup("").policies(lab.plan, number))
         recorder = Recorder(lab, lab.plan.address("ga"))
         lab.watch.seen()
         time.sleep(1.5)  # policies are written a second after they changed

@@ -16,14 +16,14 @@ from scapy.layers.ipsec import ESP
 from scapy.packet import Raw
 
 from lab.ends import End, answers, ends, silent
-from lab.tables import OTHER_KEY, SPIS, Setup
 from uxfrm.lab.network import Lab
 from uxfrm.lab.plan import ROUTER, two_gateways
+from uxfrm.lab.setup import SPIS, Setup, gcm
 from uxfrm.lab.watch import Kind
 
 pytestmark = pytest.mark.linux
 
-SETUP = Setup()
+SETUP = Setup(gcm(bytes(range(20))))
 ATTACH = ("--attach", "tun=uxfrm0", "--attach", "raw")
 
 
@@ -131,7 +131,7 @@ def test_another_key_delivers_nothing_and_says_so(scene: Scene) -> None:
     a, b = scene.outer  # an update keeps the key, as in Linux
     ends_ = f"src {a} dst {b} proto esp spi {spi} reqid 1 mode tunnel replay-window 64"
     scene.right.xfrm(f"state delete src {a} dst {b} proto esp spi {spi}")
-    scene.right.xfrm(f"state add {ends_} aead rfc4106(gcm(aes)) {OTHER_KEY} 128")
+    scene.right.xfrm(f"state add {ends_} {gcm(bytes(20))}")
     before = scene.right.moved()
     assert silent(scene.lab, "a", scene.b)
     assert gained(scene.right, before) == {"XfrmInStateProtoError": 1}

@@ -15,6 +15,8 @@ from uxfrm.lab.network import Lab
 from uxfrm.lab.plan import Plan, two_gateways, two_hosts
 from uxfrm.lab.watch import Kind, Passed
 
+pytestmark = pytest.mark.linux
+
 KILLED = """
 from uxfrm.lab.network import Lab
 from uxfrm.lab.plan import two_hosts

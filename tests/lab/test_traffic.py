@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from lab.ends import End, answers, ends
-from lab.tables import Setup
 from uxfrm.lab.network import Lab
 from uxfrm.lab.plan import Plan, two_gateways, two_hosts
+from uxfrm.lab.setup import Setup, gcm
 from uxfrm.lab.watch import Kind
 
 pytestmark = pytest.mark.linux
@@ -41,19 +41,22 @@ class Case:
         return seen.total(expected) + seen.unread
 
 
+AEAD = gcm(bytes(range(20)))
 CASES: dict[str, tuple[Plan, Setup]] = {
-    "tunnel": (two_gateways(), Setup()),
-    "tunnel in UDP": (two_gateways(), Setup(in_udp=True)),
-    "transport": (two_hosts(), Setup(tunnel=False)),
-    "transport in UDP": (two_hosts(), Setup(tunnel=False, in_udp=True)),
+    "tunnel": (two_gateways(), Setup(AEAD)),
+    "tunnel in UDP": (two_gateways(), Setup(AEAD, in_udp=True)),
+    "transport": (two_hosts(), Setup(AEAD, tunnel=False)),
+    "transport in UDP": (two_hosts(), Setup(AEAD, tunnel=False, in_udp=True)),
+    "tunnel, NFQUEUE": (two_gateways(), Setup(AEAD, queues=True)),
+    "tunnel in UDP, NFQUEUE": (two_gateways(), Setup(AEAD, in_udp=True, queues=True)),
+    "transport, NFQUEUE": (two_hosts(), Setup(AEAD, tunnel=False, queues=True)),
 }
 
 
 @pytest.fixture(scope="module", params=CASES)
 def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Case]:
     plan, setup = CASES[request.param]
-    attach = ["--attach", "tun=uxfrm0", "--attach", "raw"]
-    attach += ["--attach", "udp=4500"] if setup.in_udp else []
+    attach = [word for what in setup.attach() for word in ("--attach", what)]
     with Lab(plan) as lab, ends(lab, tmp_path_factory.mktemp("ends"), *attach) as (left, right):
         for number, end in enumerate((left, right)):
             end.xfrm(*setup.policies(plan, number), *setup.states(plan))
@@ -94,7 +97,7 @@ def test_a_file_by_http(case: Case, family: int, tmp_path: Path) -> None:
 
 
 def iperf(case: Case, family: int, *options: str) -> dict[str, float]:
-    line = ["iperf3", "--client", case.address(family), "--time", "1", "--json", *options]
+    line = ["iperf3", "--client", case.address(family), "--json", *options]
     said = json.loads(case.lab.run("a", *line, timeout_s=20))
     assert "error" not in said
     return dict(said["end"])
@@ -103,15 +106,15 @@ def iperf(case: Case, family: int, *options: str) -> dict[str, float]:
 @pytest.mark.parametrize("family", [4, 6])
 @pytest.mark.parametrize("reverse", [(), ("--reverse",)], ids=["to", "from"])
 def test_a_tcp_stream(case: Case, family: int, reverse: tuple[str, ...]) -> None:
-    said = iperf(case, family, *reverse)
-    assert said["sum_received"]["bytes"] > 0  # type: ignore[index]
+    said = iperf(case, family, "--bytes", "8M", *reverse)
+    assert said["sum_received"]["bytes"] > 6_000_000  # type: ignore[index]
     assert case.only_sealed() > 10
 
 
 @pytest.mark.parametrize("family", [4, 6])
 def test_udp_datagrams(case: Case, family: int) -> None:
-    said = iperf(case, family, "--udp", "--bitrate", "2M", "--length", "1000")
-    assert said["sum"]["packets"] > 100  # type: ignore[index]
+    said = iperf(case, family, "--udp", "--bitrate", "5M", "--length", "1000", "--bytes", "300K")
+    assert said["sum"]["packets"] >= 300  # type: ignore[index]
     assert said["sum"]["lost_packets"] == 0  # type: ignore[index]
     assert case.only_sealed() > 100
 

@@ -15,6 +15,8 @@ from uxfrm.lab.network import Lab
 from uxfrm.lab.plan import two_hosts
 from uxfrm.lab.watch import Kind
 
+pytestmark = pytest.mark.linux
+
 SPI = b"\0\0\1\0" + b"\0\0\0\1"
 KINDS: dict[str, tuple[Callable[[], Packet], Kind]] = {
     "esp": (lambda: ESP(spi=256, seq=1, data=b"x" * 32), Kind.ESP),

@@ -162,10 +162,10 @@ def tcp_error(name: str) -> int:
     return sockets[name].getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
 
 
-def xfrm_open(name: str) -> None:
+def xfrm_open(name: str, protocol: int = _NETLINK_XFRM) -> None:
     """Open a netlink socket for requests, or for the events of groups that are joined."""
     udp_close(name)
-    made = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_XFRM)
+    made = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, protocol)
     made.setsockopt(_SOL_NETLINK, _NETLINK_EXT_ACK, 1)
     made.bind((0, 0))
     sockets[name] = made

@@ -36,11 +36,11 @@ def built() -> Kernel:
 
 def build() -> Kernel:
     """Build the kernel where the cache has none of the version that Debian offers."""
-    where = cache() / f"uml-{_version()}-{_fingerprint()}"
+    where = _place(_offered())
     if not (where / _PROGRAM).is_file():
         made = Path(tempfile.mkdtemp(dir=cache(), prefix="building-6.12-"))
         try:
-            _build(made)
+            where = _place(_build(made))
             try:
                 (made / "done").rename(where)
             except OSError:
@@ -51,12 +51,16 @@ def build() -> Kernel:
     return Kernel(where / _PROGRAM)
 
 
+def _place(version: str) -> Path:
+    return cache() / f"uml-{version.replace('~', '_')}-{_fingerprint()}"
+
+
 def _fingerprint() -> str:
     """What tells configurations apart."""
     return hashlib.sha256(FRAGMENT.read_bytes()).hexdigest()[:12]
 
 
-def _version() -> str:
+def _offered() -> str:
     """The version of the source that Debian offers, such as 6.12.117-1."""
     told = _policy()
     if not told:
@@ -64,7 +68,7 @@ def _version() -> str:
         told = _policy()
     if not told:
         raise RuntimeError(f"Debian has no {SOURCE} here")
-    return told.replace("~", "_")
+    return told
 
 
 def _policy() -> str:
@@ -73,11 +77,12 @@ def _policy() -> str:
     return versions[0] if versions and versions[0] != "(none)" else ""
 
 
-def _build(made: Path) -> None:
-    """Fill `made`/done: 1. source  2. configuration  3. program  4. check."""
+def _build(made: Path) -> str:
+    """Fill `made`/done: 1. source  2. configuration  3. program  4. check. Returns the source's version."""
     _tell("the source, 150 MB")
     download(made, [SOURCE])
     (package,) = made.glob("*.deb")
+    _, version, _ = package.name.split("_")
     do("dpkg", "-x", str(package), str(made / "package"), cwd=made)
     package.unlink()
     (archive,) = made.glob("package/usr/src/*.tar.xz")
@@ -93,6 +98,7 @@ def _build(made: Path) -> None:
     shutil.copy2(made / "out" / "linux", done / _PROGRAM)
     release = subprocess.run([done / _PROGRAM, "--version"], capture_output=True, text=True, check=True)
     _tell(f"{release.stdout.strip()} is ready")
+    return version
 
 
 def _make(out: Path, *what: str) -> list[str]:

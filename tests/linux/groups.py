@@ -13,7 +13,7 @@ from itertools import product
 from typing import NamedTuple
 
 from linux.lanes import Lanes, parts
-from linux.suites import AH_SUITES, AUTHS, BASIC, CHACHA, CIPHERS, CLEAR, GCM, MATRIX, MATRIX_612, PAYLOADS
+from linux.suites import AH_SUITES, AUTHS, BASIC, CHACHA, CIPHERS, CLEAR, GCM, PAYLOADS
 from linux.twin import BEETS, BEHIND, DEFLATE, LINK, MIDDLE, SHAPES, TUNNELS, Case, Shape, Suite, with_auth
 from uxfrm.datapath.resolve import transform_rank
 from uxfrm.model.address import ANY4, ANY6
@@ -201,7 +201,6 @@ def _algorithms() -> list[Lanes]:
         for offset in ((0, 3, 5, 8) if suite.aead or suite.auth else (0, 4, 8))
     ]
     return [
-        *_side_by_side("algorithms", MATRIX, PAYLOADS),
         *_side_by_side("beet", beet, PAYLOADS),
         *_side_by_side("esn", esn, PAYLOADS),
         *_side_by_side("udp", udp, IN_UDP),
@@ -234,4 +233,3 @@ def _groups() -> list[Lanes]:
 GROUPS = _groups()
 # Of IPv6's sorted transforms Linux cannot send some at all: those are only sent to it.
 FROM_LINUX = [lanes.reversed() for lanes in GROUPS if not lanes.name.startswith("sub-and-main-refused")]
-GROUPS_612 = _side_by_side("sm3-sm4", MATRIX_612, PAYLOADS)

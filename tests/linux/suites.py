@@ -22,7 +22,16 @@ from linux.twin import (
     cipher,
     with_auth,
 )
-from uxfrm.model.state import AF_UNSPEC_FLAG, ALIGN4
+from uxfrm.model.state import (
+    AF_UNSPEC_FLAG,
+    ALIGN4,
+    DECAP_DSCP,
+    DONT_ENCAP_DSCP,
+    ICMP,
+    NOECN,
+    NOPMTUDISC,
+    OSEQ_MAY_WRAP,
+)
 from uxfrm.model.template import Mode
 
 GCM = [aead("rfc4106(gcm(aes))", key + 4, icv) for key in (16, 24, 32) for icv in (64, 96, 128)]
@@ -126,7 +135,21 @@ def _matrix() -> list[Case]:
     made += [Case(suite, shape, esn=True) for suite in WITH_ESN for shape in shapes]
     beet = (GCM[0], CHACHA, with_auth(_AES, *AUTHS[3]), CLEAR)
     made += [Case(suite, shape) for suite in beet for shape in BEETS]
-    return made + _nested() + _authenticated()
+    made += [Case(suite, BEETS[i % 4]) for i, suite in enumerate(BASIC) if suite not in beet]
+    made += [Case(suite, BEETS[i % 4], esn=True) for i, suite in enumerate(WITH_ESN)]
+    return made + _nested() + _authenticated() + _flagged()
+
+
+def _flagged() -> list[Case]:
+    """Each flag in every mode; both ends have it, whichever it concerns. What it does: test_headers.
+
+    But for wildrecv, with which nothing is sent: test_wildrecv.
+    """
+    flags = [{"flags": bit} for bit in (NOECN, DECAP_DSCP, NOPMTUDISC, ICMP, AF_UNSPEC_FLAG)]
+    flags += [{"extra_flags": bit} for bit in (DONT_ENCAP_DSCP, OSEQ_MAY_WRAP)]
+    every = NOECN | DECAP_DSCP | NOPMTUDISC | ICMP
+    flags.append({"flags": every, "extra_flags": DONT_ENCAP_DSCP | OSEQ_MAY_WRAP})
+    return [Case(GCM[2], shape, **words) for words in flags for shape in SHAPES]
 
 
 def _authenticated() -> list[Case]:

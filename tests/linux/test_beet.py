@@ -5,6 +5,7 @@ Both ways with Linux 6.1: what it opens, what it sends, and how it counts what i
 
 from __future__ import annotations
 
+import struct
 from dataclasses import replace
 
 import pytest
@@ -13,7 +14,7 @@ from scapy.layers.inet6 import IPv6
 from scapy.packet import Raw
 
 from linux.guest import LinuxGuest, Sending
-from linux.suites import CLEAR, GCM
+from linux.suites import AH_SUITES, CLEAR, GCM
 from linux.twin import (
     BEETS,
     GUEST_PORT,
@@ -22,9 +23,11 @@ from linux.twin import (
     TRANSPORT6,
     Case,
     Shape,
+    Suite,
     counters,
     delivered_by,
     figures,
+    opened,
     outcomes,
     packets,
     prepare,
@@ -39,6 +42,7 @@ pytestmark = pytest.mark.linux
 
 _BEETPH = 94
 FOUR_IN = [shape for shape in BEETS if shape.inner == 4]
+SIX_IN = [shape for shape in BEETS if shape.inner == 6]
 OPTIONS = [
     *(bytes([1] * n) for n in (4, 8, 12, 36, 40)),
     bytes([148, 4, 0, 0]),
@@ -151,12 +155,13 @@ def test_fragments_are_refused(shape: Shape) -> None:
     assert counters(namespace) == {"XfrmOutStateModeError": 1}
 
 
-ROUTE_OPTIMISATION = Shape(Mode.ROUTEOPTIMIZATION, 6, 6)
+# -- past `ip`, which has no AH in this mode, nor route optimisation but for mobility's states
 
 
-def prepare_route_optimisation(guest: LinuxGuest, case: Case) -> dict[str, int]:
-    """As `prepare`, past `ip`, which has this mode for mobility's states only."""
-    before = prepare(guest, replace(case, shape=replace(case.shape, mode=Mode.TRANSPORT)))
+def prepare_by_request(guest: LinuxGuest, case: Case) -> dict[str, int]:
+    """As `prepare`, past `ip`."""
+    known = Mode.TUNNEL if case.shape.mode.tunnels else Mode.TRANSPORT
+    before = prepare(guest, replace(case, suite=CLEAR, shape=replace(case.shape, mode=known)))
     direction = Direction.IN if case.shape.to_guest else Direction.OUT
     with guest.connect("requests") as client:
         client.flush_states()
@@ -166,9 +171,38 @@ def prepare_route_optimisation(guest: LinuxGuest, case: Case) -> dict[str, int]:
     return before
 
 
+@pytest.mark.parametrize("suite", AH_SUITES, ids=lambda suite: suite.name)
+@pytest.mark.parametrize("shape", SIX_IN, ids=lambda shape: f"{shape.inner}in{shape.outer}")
+def test_ah_around_ipv6(guest: LinuxGuest, shape: Shape, suite: Suite) -> None:
+    case = Case(suite, shape)
+    batch = Batch.pack([shape.datagram(b"to you")])
+    case.namespace().output(batch)
+    before = prepare_by_request(guest, case)
+    assert [found.payload for found in delivered_by(guest, packets(batch))] == [b"to you"]
+    assert guest.xfrm_moved(before) == {}
+    prepare_by_request(guest, case.reversed())
+    wire, _ = sent_by(guest, case.reversed(), [Sending(b"to me")])
+    assert opened(case.reversed().namespace(), wire) == [(Outcome.DELIVERED, b"to me")]
+
+
+@pytest.mark.parametrize("shape", FOUR_IN, ids=lambda shape: f"{shape.inner}in{shape.outer}")
+def test_linux_damages_what_ah_protects_in_beet_mode(guest: LinuxGuest, shape: Shape) -> None:
+    """Its header is written over eight bytes, which ESP has for options: no UDP header is left."""
+    case = Case(AH_SUITES[3], shape)
+    prepare_by_request(guest, case.reversed())
+    wire, _ = sent_by(guest, case.reversed(), [Sending(b"lost to all")])
+    assert struct.pack(">HH", GUEST_PORT, HOST_PORT) not in wire[0]
+    batch = Batch.pack([shape.datagram(b"not sent")])
+    case.namespace().output(batch)
+    assert outcomes(batch) == [Outcome.UNSUPPORTED_MODE]
+
+
+ROUTE_OPTIMISATION = Shape(Mode.ROUTEOPTIMIZATION, 6, 6)
+
+
 def test_route_optimisation_is_received_by_nobody(guest: LinuxGuest) -> None:
     case = Case(GCM[2], ROUTE_OPTIMISATION)
-    before = prepare_route_optimisation(guest, case)
+    before = prepare_by_request(guest, case)
     batch = Batch.pack([case.shape.datagram(b"%d" % i) for i in range(3)])
     case.namespace().output(batch)
     assert outcomes(batch) == [Outcome.SENT] * 3
@@ -181,7 +215,7 @@ def test_route_optimisation_is_received_by_nobody(guest: LinuxGuest) -> None:
 
 def test_route_optimisation_is_sent_as_by_linux(guest: LinuxGuest) -> None:
     case = Case(GCM[2], ROUTE_OPTIMISATION).reversed()
-    prepare_route_optimisation(guest, case)
+    prepare_by_request(guest, case)
     wire, errors = sent_by(guest, case, [Sending(b"%d" % i) for i in range(3)])
     twin, batch = case.twin(), Batch.pack([case.shape.datagram(b"%d" % i) for i in range(3)])
     twin.output(batch)

@@ -367,10 +367,11 @@ def test_the_length_field_counts_for_the_mtu(linux: LinuxGuest) -> None:
     assert set(errors) == {0, errno.EMSGSIZE}
     twin = case.twin()
     theirs(twin, case)
-    twin.path.path_mtu = 1500
+    twin.set_mtu(1500)
     batch = Batch.pack([case.shape.datagram(bytes(size), df=True) for size in sizes])
     twin.output(batch)
-    assert [outcome == Outcome.STREAMED for outcome in outcomes(batch)] == [error == 0 for error in errors]
+    ours_sent = [outcome == Outcome.STREAMED for outcome in outcomes(batch)[: len(sizes)]]
+    assert ours_sent == [error == 0 for error in errors]
 
 
 def test_the_segments_dscp_is_the_outer_one(linux: LinuxGuest) -> None:

@@ -17,11 +17,12 @@ from scapy.utils import checksum
 
 from linux.guest import LinuxGuest
 from linux.suites import AH_SUITES, CLEAR, GCM
-from linux.test_headers import header_bytes
+from linux.test_headers import header_bytes, without_id
 from linux.test_udp_encapsulation import encapsulated
 from linux.test_udp_encapsulation import ready as ready_for_udp
 from linux.twin import (
     DEFLATE,
+    GUEST_PORT,
     SHAPES,
     TRANSPORT4,
     TRANSPORT6,
@@ -38,8 +39,9 @@ from linux.twin import (
 )
 from uxfrm.datapath.batch import Batch
 from uxfrm.model.address import parse
-from uxfrm.model.flow import PROTO_AH
+from uxfrm.model.flow import PROTO_AH, PROTO_UDP
 from uxfrm.model.outcome import Verdict
+from uxfrm.model.policy import Direction, PolicyConfig
 from uxfrm.namespace import Namespace
 
 pytestmark = pytest.mark.linux
@@ -256,3 +258,56 @@ def test_the_reports_of_malformed_ipv6_fragments(guest: LinuxGuest) -> None:
         assert [p[:1] + p[4:] for p in ours] == [p[:1] + p[4:] for p in theirs], packet.hex()
     # the limit per destination has its own burst of six
     assert guest.receive_ip(0.1) is None
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_the_reports_of_packets_that_never_came_whole(guest: LinuxGuest, family: int) -> None:
+    """Time exceeded, to who sent a first fragment, byte for byte but for numbers and labels of their own."""
+    shape = TRANSPORT4 if family == 4 else TRANSPORT6
+    sysctl = "net.ipv4.ipfrag_time" if family == 4 else "net.ipv6.ip6frag_time"
+    path = "/proc/sys/" + sysctl.replace(".", "/")
+    before = guest.read(path)
+    prepare(guest, Case(CLEAR, shape))
+    guest.ip_batch("xfrm policy flush\n")
+    guest.write(path, "1")
+    packet = shape.datagram(bytes(900), tos=0x28)
+    first, _, _ = cut(packet, [(0, 600, 0), (600, 800, 0), (800, 908, 0)], next(NUMBERS))
+    _, later, _ = cut(packet, [(0, 600, 0), (600, 800, 0), (800, 908, 0)], next(NUMBERS))
+    for piece in (first, later):
+        guest.send_ip(piece)
+    theirs = guest.take_ip(1, timeout=5) + guest.take_ip(1, timeout=0.3)
+    guest.write(path, before)
+
+    twin = Namespace(randbytes=random.Random(1).randbytes, now_s=100)
+    twin.path.is_local = HERE.__contains__
+    twin.set_sysctl(sysctl, 1)
+    twin.input(Batch.pack([first, later], 100))
+    assert twin.next_deadline() == 101
+    twin.advance(101)
+    ours = [batch.packet(i) for batch in twin.released() for i in range(len(batch))]
+    if family == 4:
+        assert list(map(without_id, ours)) == list(map(without_id, theirs))
+    else:
+        assert [p[:1] + p[4:] for p in ours] == [p[:1] + p[4:] for p in theirs]
+    assert len(ours) == 1
+
+
+@pytest.mark.parametrize("shape", [TUNNELS[0], TUNNELS[3]], ids=lambda shape: shape.name)
+def test_a_policy_for_a_port_sees_it_in_a_packet_that_came_in_fragments(
+    guest: LinuxGuest, shape: Shape
+) -> None:
+    """Of this host's packets; what is forwarded goes by its fragments."""
+    case, chance = Case(CLEAR, shape), random.Random(11)
+    source, target = shape.inner_ends
+    before = prepare(guest, case)
+    ends = f"src {source} dst {target} proto udp dport {GUEST_PORT}"
+    guest.ip_batch(f"xfrm policy flush\nxfrm policy add {ends} dir in {case._template_words()}\n")
+    twin = case.twin()
+    twin.flush_policies()
+    port = replace(case.selector(), proto=PROTO_UDP, dport=GUEST_PORT, dport_mask=0xFFFF)
+    twin.add_policy(PolicyConfig(Direction.IN, port, (case.template(Direction.IN),)))
+    inner = [piece for payload in PAYLOADS for piece in pieces_of(shape.datagram(payload), chance)]
+    wire = sealed(case, inner)
+    linuxs = [datagram.payload for datagram in delivered_by(guest, wire)]
+    assert delivered(twin, wire) == linuxs == PAYLOADS
+    assert counters(twin) == guest.xfrm_moved(before)

@@ -4,41 +4,35 @@ from __future__ import annotations
 
 import pytest
 
-from linux.groups import FROM_LINUX, GROUPS_612
-from linux.guest import LinuxGuest
-from linux.lanes import Lanes
-from linux.test_nested import without_fragment_header
-from linux.twin import counters, figures, packets
+from linux.guest import LinuxGuest, Sending
+from linux.suites import MATRIX, MATRIX_612, PAYLOADS
+from linux.twin import Case, counters, figures, outcomes, packets, prepare, read_datagram, sent_by
+from uxfrm.datapath.batch import Batch
+from uxfrm.model.outcome import Outcome
 
 pytestmark = pytest.mark.linux
 
 
-@pytest.mark.parametrize("lanes", FROM_LINUX, ids=lambda lanes: lanes.name)
-def test_uxfrm_opens_what_linux_seals(guest: LinuxGuest, lanes: Lanes) -> None:
-    opens(guest, lanes)
+@pytest.mark.parametrize("case", [case.reversed() for case in MATRIX], ids=lambda case: case.name)
+def test_uxfrm_opens_what_linux_seals(guest: LinuxGuest, case: Case) -> None:
+    opens(guest, case)
 
 
-@pytest.mark.parametrize("lanes", [lanes.reversed() for lanes in GROUPS_612], ids=lambda lanes: lanes.name)
-def test_uxfrm_opens_what_linux_6_12_seals(guest612: LinuxGuest, lanes: Lanes) -> None:
-    opens(guest612, lanes)
+@pytest.mark.parametrize("case", [case.reversed() for case in MATRIX_612], ids=lambda case: case.name)
+def test_uxfrm_opens_what_linux_6_12_seals(guest612: LinuxGuest, case: Case) -> None:
+    opens(guest612, case)
 
 
-def opens(guest: LinuxGuest, lanes: Lanes) -> None:
-    """A uxfrm that sends in Linux's place makes packets as long, and has the same figures."""
-    before = lanes.prepare(guest)
-    wire = lanes.sent(guest)
+def opens(guest: LinuxGuest, case: Case, payloads: tuple[bytes, ...] = PAYLOADS) -> None:
+    before = prepare(guest, case)
+    wire, errors = sent_by(guest, case, list(map(Sending, payloads)))
+    assert errors == [0] * len(payloads)
+    assert len(wire) == len(payloads)
     assert guest.xfrm_moved(before) == {}
 
-    namespace = lanes.namespace()
-    got = lanes.delivered(namespace, wire)
-    if lanes.lossless:
-        assert got == lanes.whole
-        assert counters(namespace) == {}
-    if lanes.compresses:
-        return
-    twin, batch = lanes.twin(), lanes.inner()
-    twin.output(batch)
-    assert list(map(len, packets(batch))) == list(map(len, map(without_fragment_header, wire)))
-    assert figures(twin) == guest.xfrm_states()
-    if lanes.lossless and not lanes.pads:
-        assert [(state.bytes, state.packets) for state in figures(namespace)] == guest.xfrm_usage()
+    namespace, batch = case.namespace(), Batch.pack(wire)
+    namespace.input(batch)
+    assert outcomes(batch) == [Outcome.DELIVERED] * len(payloads)
+    assert [read_datagram(packet) for packet in packets(batch)] == list(map(case.shape.received, payloads))
+    assert counters(namespace) == {}
+    assert [(state.bytes, state.packets) for state in figures(namespace)] == guest.xfrm_usage()

@@ -8,7 +8,18 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from linux.guest import LinuxGuest
-from linux.interfaces import INNER, OUTER, LinuxSide, Side, UxfrmSide, from_peer, policy, state
+from linux.interfaces import (
+    INNER,
+    NEIGHBOUR,
+    OUTER,
+    OUTER6,
+    LinuxSide,
+    Side,
+    UxfrmSide,
+    from_peer,
+    policy,
+    state,
+)
 
 pytestmark = pytest.mark.linux
 
@@ -91,6 +102,20 @@ def too_big(side: Side) -> None:
         side.send(6, size=size)
 
 
+def outside_ipv6(side: Side) -> None:
+    """both families in IPv6: out, in, too big"""
+    side.interface("x5", 5)
+    side.route("x5")
+    side.ip(*(state(outwards, 5, "if_id 5", OUTER6) for outwards in (True, False)))
+    for family in (4, 6):
+        side.ip(*(policy(outwards, 5, "if_id 5", family, OUTER6) for outwards in (True, False)))
+    for family, headers in ((4, 28), (6, 48)):
+        side.send(family)
+        side.receive(*from_peer(5, family, ends=OUTER6))
+        for size in (1426, 1427):
+            side.send(family, size=size - headers, df=True)
+
+
 def smaller_than_ipv6(side: Side) -> None:
     """a link with an MTU of 1300, where no IPv6 packet goes through whole that must"""
     side.mtu(1300)
@@ -113,6 +138,29 @@ def transport_mode(side: Side) -> None:
         policy(True, 5, "if_id 5", ends=ends).replace("mode tunnel", "mode transport"),
     )
     side.send()
+
+
+def forwarding(side: Side) -> None:
+    """a neighbour's packets, both ways; it is told of the MTU where they are too big"""
+    side.interface("x5", 5)
+    side.route("x5")
+    side.ip(state(True, 5, "if_id 5"), state(False, 6, "if_id 5"))
+    for family, neighbour in NEIGHBOUR.items():
+        side.ip(
+            policy(True, 5, "if_id 5", family, here=neighbour),
+            policy(False, 6, "if_id 5", family, here=neighbour).replace("dir in", "dir fwd"),
+        )
+        side.forward(family)
+        side.receive(*from_peer(6, family, to=neighbour))
+    side.ip("policy flush")
+    side.forward()
+    side.receive(*from_peer(6, to=NEIGHBOUR[4]))
+    side.ip(*(policy(True, 5, "if_id 5", family, here=NEIGHBOUR[family]) for family in (4, 6)))
+    for size in (1419, 1472):
+        side.forward(size=size)
+        side.forward(size=size, df=True)
+    for size in (1398, 1399, 1452):
+        side.forward(6, size)
 
 
 def arriving(side: Side) -> None:
@@ -192,9 +240,11 @@ SHOWS = {
     ],
     policies_of_the_route: ["XfrmOutPolBlock", "refused"],
     loop: ["collisions of x5 2"],
-    too_big: ["wire: 1500 bytes", "wire: 1504 bytes"],
+    too_big: ["to 10.0.0.1, 1500 bytes", "to 10.0.0.1, 1504 bytes"],
+    outside_ipv6: ["wire: ESP", "to fd00::1, 1500 bytes", "received of x5 1"],
     smaller_than_ipv6: ["wire:"],
     transport_mode: ["collisions of x5 1"],
+    forwarding: ["clear to 10.6.0.9", "MTU 1446 to 10.6.0.9", "MTU 1446 to fd06::9", "XfrmInNoPols"],
     arriving: ["XfrmInNoPols 1", "XfrmInTmplMismatch 1", "received of x5 1", "in 0"],
     metadata: ["sent of xe 1", "carrier errors of xe 1", "received of xe 1", "received of x5 1"],
     without_metadata: [],

@@ -14,6 +14,7 @@ from scapy.layers.inet import IP
 from scapy.layers.inet6 import IPv6
 from scapy.packet import Raw
 
+from linux.bundles import compressed
 from linux.guest import Figures, LinuxGuest, Sending
 from linux.suites import GCM, nest
 from linux.test_nested import without_fragment_header
@@ -61,6 +62,7 @@ CASES = [
     *(_bundle(shape, shape) for shape in (TRANSPORT4, TRANSPORT6)),
     *(_bundle(tunnel, _TRANSPORT[tunnel.outer]) for tunnel in TUNNELS),
     *(_bundle(replace(_TRANSPORT[tunnel.inner], net=BEHIND), tunnel) for tunnel in TUNNELS),
+    *compressed(),
 ]
 
 

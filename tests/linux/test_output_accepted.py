@@ -4,46 +4,37 @@ from __future__ import annotations
 
 import pytest
 
-from linux.groups import GROUPS, GROUPS_612
 from linux.guest import LinuxGuest
-from linux.lanes import Lanes
-from linux.suites import GCM, PAYLOADS
-from linux.test_ipcomp import linuxs, ours
-from linux.twin import TRANSPORT4, Case, counters, delivered_by, figures, ip_usage, outcomes, packets, prepare
+from linux.suites import GCM, MATRIX, MATRIX_612, PAYLOADS
+from linux.twin import TRANSPORT4, Case, delivered_by, figures, ip_usage, outcomes, packets, prepare
 from uxfrm.datapath.batch import Batch
 from uxfrm.model.outcome import Outcome
 
 pytestmark = pytest.mark.linux
 
 
-@pytest.mark.parametrize("lanes", GROUPS, ids=lambda lanes: lanes.name)
-def test_linux_opens_what_uxfrm_seals(guest: LinuxGuest, lanes: Lanes) -> None:
-    opens(guest, lanes)
+@pytest.mark.parametrize("case", MATRIX, ids=lambda case: case.name)
+def test_linux_opens_what_uxfrm_seals(guest: LinuxGuest, case: Case) -> None:
+    opens(guest, case)
 
 
-@pytest.mark.parametrize("lanes", GROUPS_612, ids=lambda lanes: lanes.name)
-def test_linux_6_12_opens_what_uxfrm_seals(guest612: LinuxGuest, lanes: Lanes) -> None:
-    opens(guest612, lanes)
+@pytest.mark.parametrize("case", MATRIX_612, ids=lambda case: case.name)
+def test_linux_6_12_opens_what_uxfrm_seals(guest612: LinuxGuest, case: Case) -> None:
+    opens(guest612, case)
 
 
-def opens(guest: LinuxGuest, lanes: Lanes) -> None:
-    """A uxfrm that receives in Linux's place takes the same of it, and has the same figures."""
-    before = lanes.prepare(guest)
-    namespace, batch = lanes.namespace(), lanes.inner()
+def opens(guest: LinuxGuest, case: Case, payloads: tuple[bytes, ...] = PAYLOADS) -> None:
+    before = prepare(guest, case)
+    namespace = case.namespace()
+    batch = Batch.pack([case.shape.datagram(payload) for payload in payloads])
     namespace.output(batch)
-    assert set(outcomes(batch)) == {Outcome.SENT}
+    assert outcomes(batch) == [Outcome.SENT] * len(payloads)
 
-    wire = packets(batch)
-    got, moved = lanes.received(guest, wire), guest.xfrm_moved(before)
-    if lanes.lossless:
-        assert got == lanes.whole
-        assert moved == {}
-    twin = lanes.twin()
-    assert lanes.delivered(twin, wire) == got
-    assert counters(twin) == moved
-    assert ours(twin) == linuxs(guest)
-    if lanes.lossless and not lanes.compresses and not lanes.pads:
-        assert guest.xfrm_usage() == [(state.bytes, state.packets) for state in figures(namespace)]
+    got = delivered_by(guest, packets(batch))
+    assert guest.xfrm_moved(before) == {}
+    assert [datagram.payload for datagram in got] == list(payloads)
+    assert {datagram.sender for datagram in got} == {case.shape.inner_ends[0]}
+    assert guest.xfrm_usage() == [(state.bytes, state.packets) for state in figures(namespace)]
 
 
 def test_figures_are_what_ip_shows(guest: LinuxGuest) -> None:

@@ -10,7 +10,7 @@ from scapy.layers.inet6 import IPv6
 from scapy.packet import Packet
 
 from linux.guest import GuestTransport, LinuxGuest, Sending
-from linux.suites import CHACHA, CLEAR, GCM
+from linux.suites import BASIC, CHACHA, CLEAR, GCM
 from linux.twin import (
     SHAPES,
     TRANSPORT4,
@@ -60,6 +60,8 @@ MATRIX = [
     for shape in SHAPES
     for suite, esn in ((GCM[2], False), (CLEAR, True), (CHACHA, True))
 ]
+# every algorithm once more, in modes and families in turn
+MATRIX += [encapsulated(Case(suite, SHAPES[i % len(SHAPES)])) for i, suite in enumerate(BASIC)]
 
 
 def ready(guest: LinuxGuest, case: Case) -> dict[str, int]:

@@ -13,10 +13,11 @@ Rule 4: opening takes all the rights that there is need of. Afterwards none are 
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -105,8 +106,14 @@ VERDICTS = np.array([int(outcome.verdict) for outcome in Outcome], np.int64)
 """The verdict of each outcome, by its number."""
 
 
+@functools.cache
+def _table(verdicts: tuple[Verdict, ...]) -> Any:
+    """By an outcome's number, whether its verdict is one of these."""
+    return np.isin(VERDICTS, [int(v) for v in verdicts])
+
+
 def chosen(batch: Batch, *verdicts: Verdict) -> Int64s:
     """The indices of the batch's packets that ended in one of these verdicts, in the order to send them."""
     order = batch.in_order()
-    wanted = np.isin(VERDICTS[batch.packets["outcome"]], [int(v) for v in verdicts])
-    return order[wanted[order]]
+    found: Int64s = order[_table(verdicts)[batch.packets["outcome"]][order]]
+    return found

@@ -33,7 +33,9 @@ FROM = 1  # in the output
 TO = 2
 EACH = 3  # bytes of each datagram but the last
 COUNT = 4
-SEND_COLUMNS = 5
+HEAD = 5  # where the first packet lies, and its mark
+MARK = 6
+SEND_COLUMNS = 7
 
 SEGMENTS_MAX = 64
 SEND_MAX = 65000
@@ -181,6 +183,7 @@ def gather(
         if not more:
             last = sends[count]
             last[FIRST], last[FROM], last[EACH], last[COUNT] = i, to, size, 0
+            last[HEAD], last[MARK] = p["offset"], p["mark"]
             count += 1
         copy(out, to, data, p["offset"] + header + 8, size)
         to += size

@@ -20,7 +20,6 @@ Follows: net/netfilter/nfnetlink_queue.c.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import socket
@@ -41,9 +40,10 @@ from uxfrm.attach.attachment import (
     Loss,
     Way,
 )
+from uxfrm.attach.many import Receiver
 from uxfrm.attach.pathmtu import path_mtu
 from uxfrm.attach.superpackets import SUPER_COLUMNS, Cutter
-from uxfrm.datapath.batch import Batch, Bytes, Int64s
+from uxfrm.datapath.batch import HEADROOM, TAILROOM, Batch, Bytes, Int64s
 from uxfrm.model.outcome import Verdict
 
 _NETLINK_NETFILTER = 12
@@ -51,15 +51,15 @@ _SOL_NETLINK, _NO_ENOBUFS, _CAP_ACK = 270, 5, 10
 _SO_RCVBUFFORCE, _SO_SNDBUFFORCE = 33, 32
 _BUFFER = 8 << 20
 
-_READ_BYTES = 256 * 1024
-_MESSAGE_MAX = 70_000
+_MESSAGE_MAX = 67_000
 _PACKETS = 256
+_SUPERS = 16
 _CHUNK = 192 * 1024  # of verdicts, in one call: room for the longest packet
 _DEFAULT_MTU = 1500
 _KNOWN_MAX = 4096
 
-_UNCHANGED = (int(Verdict.CLEAR), int(Verdict.PENDING))
-_IN_PLACE = (int(Verdict.DELIVERED), int(Verdict.FORWARDED), *_UNCHANGED)
+_UNCHANGED = np.array([v in (Verdict.CLEAR, Verdict.PENDING) for v in Verdict])
+_IN_PLACE = _UNCHANGED | np.array([v in (Verdict.DELIVERED, Verdict.FORWARDED) for v in Verdict])
 
 
 class Queue:
@@ -84,8 +84,10 @@ class Queue:
         self._mtus: dict[bytes, int] = {}
         self._second = -1
         self._socket = _bound(number, maxlen, gso)
-        self._read = np.empty(_READ_BYTES + _MESSAGE_MAX, np.uint8)
-        self._room = self._read.data
+        self._gso = gso
+        # Only what has to be cut is copied; all else is worked on where it was received.
+        count = _SUPERS if gso else _PACKETS
+        self._receiver = Receiver(count, HEADROOM, _MESSAGE_MAX, TAILROOM)
         self._out: Bytes = np.empty(_CHUNK, np.uint8)
         self._cutter = Cutter()
         self._pending: Batch | None = None
@@ -97,13 +99,11 @@ class Queue:
     def receive(self, now: float) -> Batch | None:
         """The packets that wait; those of the batch before that got no verdict are dropped."""
         self._drop_pending()
-        sizes = self._fill()
-        if not sizes:
+        count = self._receiver.receive(self.fileno())
+        if not count:
             return None
-        messages = self._messages_of(sizes)
-        supers = np.empty((len(messages), SUPER_COLUMNS), np.int64)
-        wire.describe(self._read, messages, supers, self._cut_to(messages, now))
-        batch, parts = self._cutter.batch(self._read, supers)
+        messages = self._messages_of(count)
+        batch, parts = self._cut(messages, now) if self._gso else self._as_they_lie(messages)
         self._messages, self._of = messages, np.repeat(np.arange(len(messages)), parts)
         if malformed := int(np.count_nonzero(parts == 0)):
             self.counts.lost[Loss.MALFORMED] += malformed
@@ -115,22 +115,26 @@ class Queue:
         self._pending = batch
         return batch
 
-    def _fill(self) -> list[int]:
-        """Read messages, one behind the other; return the sizes."""
-        sizes: list[int] = []
-        at = 0
-        with contextlib.suppress(BlockingIOError):
-            while at < _READ_BYTES and len(sizes) < _PACKETS:
-                got = self._socket.recv_into(self._room[at : at + _MESSAGE_MAX])
-                sizes.append(got)
-                at += got
-        return sizes
+    def _as_they_lie(self, messages: Int64s) -> tuple[Batch, Int64s]:
+        """The packets of messages, and how many each is: 0 where the kernel did not give all of it."""
+        parts: Int64s = (messages[:, wire.CUT] == 0).astype(np.int64)
+        good = messages[parts == 1]
+        offset, length = good[:, wire.PAYLOAD], good[:, wire.BYTES]
+        # The netlink header in front is room as well.
+        low, high = offset - HEADROOM, offset + length + TAILROOM
+        return Batch.view(self._receiver.data, offset, length, low, high), parts
 
-    def _messages_of(self, sizes: list[int]) -> Int64s:
+    def _cut(self, messages: Int64s, now: float) -> tuple[Batch, Int64s]:
+        """The packets that super-packets are cut to, and how many each is."""
+        supers = np.empty((len(messages), SUPER_COLUMNS), np.int64)
+        wire.describe(self._receiver.data, messages, supers, self._cut_to(messages, now))
+        return self._cutter.batch(self._receiver.data, supers)
+
+    def _messages_of(self, count: int) -> Int64s:
         """The packets among what was read; errors are verdicts that the kernel could not carry out."""
-        size = np.array(sizes, np.int64)
-        messages = np.empty((len(sizes), wire.MESSAGE_COLUMNS), np.int64)
-        wire.read_messages(self._read, np.cumsum(size) - size, size, messages)
+        came = self._receiver
+        messages = np.empty((count, wire.MESSAGE_COLUMNS), np.int64)
+        wire.read_messages(came.data, came.start[:count], came.lengths(count), messages)
         if refused := int(np.count_nonzero(messages[:, wire.KIND] == wire.ERROR)):
             self.counts.lost[Loss.REFUSED] += refused
         found: Int64s = messages[messages[:, wire.KIND] == wire.PACKET]
@@ -144,9 +148,8 @@ class Queue:
         mtu = np.zeros(len(messages), np.int64)
         for i in np.flatnonzero(messages[:, wire.INFO] & wire.IS_GSO):
             at = int(messages[i, wire.PAYLOAD])
-            four = int(self._read[at]) >> 4 == 4
-            address = self._read[at + 16 : at + 20] if four else self._read[at + 24 : at + 40]
-            mtu[i] = self._known_mtu(address.tobytes())
+            first, end = (16, 20) if messages[i, wire.VERSION] == 4 else (24, 40)
+            mtu[i] = self._known_mtu(self._receiver.data[at + first : at + end].tobytes())
         return mtu
 
     def _known_mtu(self, address: bytes) -> int:
@@ -179,7 +182,7 @@ class Queue:
         message = self._of[origin]
         how, index = np.zeros(len(messages), np.int64), np.zeros(len(messages), np.int64)
         # A super-packet goes on if none of its parts was changed or refused.
-        same = (those == origin) & np.isin(verdict, _UNCHANGED)
+        same = (those == origin) & _UNCHANGED[verdict]
         parts = np.bincount(self._of, minlength=len(messages))
         whole = (np.bincount(message[same], minlength=len(messages)) == parts) & (parts > 0)
         how[whole] = wire.AS_IT_CAME
@@ -187,8 +190,8 @@ class Queue:
         placed = same & whole[message]
         if self.way == Way.IN:
             # What was decrypted takes the place of what brought it: one for each, of the same family.
-            came = self._read[messages[message, wire.PAYLOAD]] >> 4
-            may = np.isin(verdict, _IN_PLACE) & (self._versions(batch, those) == came) & ~whole[message]
+            came = messages[message, wire.VERSION]
+            may = _IN_PLACE[verdict] & (self._versions(batch, those) == came) & ~whole[message]
             candidates = np.flatnonzero(may)
             taken, first = np.unique(message[candidates], return_index=True)
             how[taken], index[taken] = wire.REPLACED, those[candidates[first]]

@@ -12,6 +12,7 @@ from typing import Any
 import numba
 from numba import int64
 
+from uxfrm.attach.many import native32, put_native32
 from uxfrm.attach.superpackets import AT, CHECK, FIELD, LENGTH, SIZE, UPPER, upper_proto
 from uxfrm.compiled import compiled
 from uxfrm.datapath.batch import DATA, I64S, PACKETS, Bytes, Int64s
@@ -41,7 +42,8 @@ PAYLOAD = 5  # offset in the buffer, and bytes
 BYTES = 6
 INFO = 7  # NFQA_SKB_INFO
 CUT = 8  # 1 where the kernel did not give all of it
-MESSAGE_COLUMNS = 9
+VERSION = 9  # of IP
+MESSAGE_COLUMNS = 10
 
 NOT_READY, IS_GSO = 1, 2  # of INFO
 
@@ -55,27 +57,19 @@ _TCP, _UDP = 6, 17
 # -- what the kernel says
 
 
-@compiled(int64(DATA, int64))
-def _native16(data: Bytes, at: int) -> int:
-    return int(data[at]) | int(data[at + 1]) << 8
-
-
-@compiled(int64(DATA, int64))
-def _native32(data: Bytes, at: int) -> int:
-    return _native16(data, at) | _native16(data, at + 2) << 16
-
-
 @compiled(numba.void(DATA, int64, int64, I64S))
 def _attributes(data: Bytes, at: int, end: int, row: Int64s) -> None:
     """Read the attributes of a packet; what is cut short ends it."""
     while at + 4 <= end:
-        size, kind = _native16(data, at), _native16(data, at + 2) & 0x3FFF
+        word = native32(data, at)
+        size, kind = word & 0xFFFF, word >> 16 & 0x3FFF
         if size < 4 or at + size > end:
             row[KIND] = -1
             return
         value = at + 4
         if kind == _PAYLOAD:
             row[PAYLOAD], row[BYTES] = value, size - 4
+            row[VERSION] = int(data[value]) >> 4 if size > 4 else 0
         elif size >= 8:
             number = read32(data, value)
             if kind == 1:
@@ -100,11 +94,11 @@ def read_messages(data: Bytes, start: Int64s, size: Int64s, messages: Int64s) ->
         at, row = start[i], messages[i]
         row[:] = 0
         row[KIND] = -1
-        if size[i] < 20 or _native32(data, at) > size[i]:
+        if size[i] < 20 or native32(data, at) > size[i]:
             continue
-        kind, end = _native16(data, at + 4), at + _native32(data, at)
+        kind, end = native32(data, at + 4) & 0xFFFF, at + native32(data, at)
         if kind == ERROR:
-            row[KIND], row[ID] = kind, (0x100000000 - _native32(data, at + 16)) & 0xFFFFFFFF
+            row[KIND], row[ID] = kind, (0x100000000 - native32(data, at + 16)) & 0xFFFFFFFF
         elif kind == PACKET:
             row[KIND] = kind
             _attributes(data, at + _HEADER, end, row)
@@ -152,26 +146,20 @@ def describe(data: Bytes, messages: Int64s, supers: Int64s, mtu: Int64s) -> None
 # -- what we say
 
 
-@compiled(numba.void(DATA, int64, int64))
-def _put_native32(out: Bytes, at: int, value: int) -> None:
-    for n in range(4):
-        out[at + n] = (value >> (8 * n)) & 0xFF
-
-
 @compiled(int64(DATA, int64, int64, int64, int64, int64, int64))
 def _verdict(out: Bytes, at: int, queue: int, kind: int, verdict: int, packet: int, mark: int) -> int:
     """Write a verdict without payload at `at`; `mark` -1 leaves it. Returns where it ends."""
     size = 32 if mark < 0 else 40
-    _put_native32(out, at, size)
-    _put_native32(out, at + 4, kind | REQUEST << 16)
-    _put_native32(out, at + 8, 0)
-    _put_native32(out, at + 12, 0)
+    put_native32(out, at, size)
+    put_native32(out, at + 4, kind | REQUEST << 16)
+    put_native32(out, at + 8, 0)
+    put_native32(out, at + 12, 0)
     write32(out, at + 16, queue)
-    _put_native32(out, at + 20, 12 | 2 << 16)
+    put_native32(out, at + 20, 12 | 2 << 16)
     write32(out, at + 24, verdict)
     write32(out, at + 28, packet)
     if mark >= 0:
-        _put_native32(out, at + 32, 8 | _MARK << 16)
+        put_native32(out, at + 32, 8 | _MARK << 16)
         write32(out, at + 36, mark)
     return at + size
 
@@ -179,11 +167,11 @@ def _verdict(out: Bytes, at: int, queue: int, kind: int, verdict: int, packet: i
 @compiled(int64(DATA, int64, int64, DATA, int64, int64))
 def _payload(out: Bytes, start: int, at: int, data: Bytes, offset: int, length: int) -> int:
     """Give the verdict that began at `start` and ends at `at` another packet; return where it ends."""
-    _put_native32(out, at, (length + 4) | _PAYLOAD << 16)
+    put_native32(out, at, (length + 4) | _PAYLOAD << 16)
     copy(out, at + 4, data, offset, length)
     end = at + 4 + ((length + 3) & ~3)
     out[at + 4 + length : end] = 0
-    _put_native32(out, start, end - start)
+    put_native32(out, start, end - start)
     return end
 
 

@@ -24,12 +24,20 @@ import socket
 import struct
 from collections.abc import Sequence
 
+import numba
 import numpy as np
+from numba import int64
 
+from uxfrm import compiled as functions
 from uxfrm.attach.attachment import OWN_MARK, AttachmentError, Counts, Loss, Way
-from uxfrm.datapath.batch import HEADROOM, TAILROOM, Batch, Int64s
+from uxfrm.attach.many import CONTROL_MAX, NAME_MAX, Receiver, Sender, control, native32
+from uxfrm.compiled import compiled
+from uxfrm.datapath.batch import DATA, HEADROOM, I64S, TAILROOM, Batch, Bytes, Int64s
+from uxfrm.datapath.wire import copy, write16, write32
 
 ESP, AH, COMP = 50, 51, 108
+ICMP, ICMPV6 = 1, 58
+"""Of these only what says that a packet was too big is received."""
 
 _RAW = 255
 _SO_MARK, _SO_RCVMARK, _SO_RCVBUFFORCE, _SO_SNDBUFFORCE = 36, 75, 33, 32
@@ -37,15 +45,65 @@ _IP_PKTINFO, _IP_MTU_DISCOVER, _INTERFACE = 8, 10, 4
 _IPV6_MTU_DISCOVER, _IPV6_HDRINCL, _IPV6_RECVPKTINFO, _IPV6_PKTINFO = 23, 36, 49, 50
 _IPV6_RECVHOPLIMIT, _IPV6_HOPLIMIT, _IPV6_RECVTCLASS, _IPV6_TCLASS = 51, 52, 66, 67
 
+_ICMP_FILTER, _UNREACHABLE, _ICMP6_FILTER, _TOO_BIG = 1, 3, 1, 2
 _BUFFER = 4 << 20
 _PACKETS = 256
-_READ_BYTES = 512 * 1024
 _PACKET_MAX = 1 << 16
 _HEADER6 = 40
-_ANCILLARY = 256
-_KNOWN_MAX = 4096
 
-Ancillary = list[tuple[int, int, bytes]]
+
+@compiled(numba.void(DATA, I64S, int64, I64S, I64S))
+def _read_controls4(controls: Bytes, size: Int64s, count: int, ifindex: Int64s, mark: Int64s) -> None:
+    """The interface and mark that came with each packet of IPv4."""
+    for i in range(count):
+        at = i * CONTROL_MAX
+        ifindex[i] = mark[i] = 0
+        where = control(controls, at, size[i], 0, _IP_PKTINFO)
+        if where >= 0:
+            ifindex[i] = native32(controls, where)
+        where = control(controls, at, size[i], 1, _SO_MARK)
+        if where >= 0:
+            mark[i] = native32(controls, where)
+
+
+@compiled(numba.void(DATA, I64S, I64S, DATA, DATA, I64S, I64S, int64, I64S, I64S))
+def _write_headers6(
+    data: Bytes,
+    start: Int64s,
+    length: Int64s,
+    names: Bytes,
+    controls: Bytes,
+    size: Int64s,
+    protocol: Int64s,
+    count: int,
+    ifindex: Int64s,
+    mark: Int64s,
+) -> None:
+    """Write the IPv6 header in front of each packet; the interface and mark that came with it.
+
+    1. version, class  2. length, protocol, hop limit  3. source: the sender's name  4. destination
+    """
+    for i in range(count):
+        at, to = i * CONTROL_MAX, start[i] - _HEADER6
+        ifindex[i] = mark[i] = 0
+        tclass, hops = 0, 64
+        where = control(controls, at, size[i], 41, _IPV6_TCLASS)
+        if where >= 0:
+            tclass = native32(controls, where)
+        where = control(controls, at, size[i], 41, _IPV6_HOPLIMIT)
+        if where >= 0:
+            hops = native32(controls, where)
+        where = control(controls, at, size[i], 1, _SO_MARK)
+        if where >= 0:
+            mark[i] = native32(controls, where)
+        write32(data, to, 6 << 28 | (tclass & 0xFF) << 20)
+        write16(data, to + 4, length[i])
+        write16(data, to + 6, protocol[i] << 8 | (hops & 0xFF))
+        copy(data, to + 8, names, i * NAME_MAX + 8, 16)
+        where = control(controls, at, size[i], 41, _IPV6_PKTINFO)
+        if where >= 0:
+            copy(data, to + 24, controls, where, 16)
+            ifindex[i] = native32(controls, where + 16)
 
 
 class Raw:
@@ -55,9 +113,9 @@ class Raw:
 
     def __init__(self, family: int, protocols: Sequence[int], mark: int) -> None:
         """Open the sockets. Raises OSError."""
+        functions.ready()
         self.counts = Counts()
         self._four = family == socket.AF_INET
-        self._mark = mark
         self._waiting = select.epoll()
         self._in: dict[int, tuple[socket.socket, int]] = {}
         try:
@@ -69,83 +127,53 @@ class Raw:
         except OSError:
             self.close()
             raise
-        self._read = np.zeros(_READ_BYTES + _PACKET_MAX + HEADROOM + TAILROOM + _HEADER6, np.uint8)
-        self._room = self._read.data
-        self._addresses: dict[bytes, str] = {}
+        self._head = HEADROOM if self._four else HEADROOM + _HEADER6
+        self._receiver = Receiver(_PACKETS if protocols else 1, self._head, _PACKET_MAX, TAILROOM)
+        self._sender = Sender(4 if self._four else 6, mark)
+        self._protocols = np.zeros(_PACKETS, np.int64)
 
     # -- received
 
     def receive(self, now: float) -> Batch | None:
         """Read packets while there are any, each into its place."""
-        rows: list[tuple[int, int, int, int]] = []
-        at = 0
-        for descriptor, _ in self._waiting.poll(0):
-            one, protocol = self._in[descriptor]
-            with contextlib.suppress(BlockingIOError):
-                while at < _READ_BYTES and len(rows) < _PACKETS:
-                    row = self._receive(one, protocol, at + HEADROOM)
-                    rows.append(row)
-                    at = row[0] + row[1] + TAILROOM
-        if not rows:
+        count = 0
+        for descriptor, _ in self._waiting.poll(0) if self._in else ():
+            end = self._receiver.receive(descriptor, count)
+            self._protocols[count:end] = self._in[descriptor][1]
+            count = end
+        if not count:
             return None
-        offset, length, ifindex, mark = np.array(rows, np.int64).T
-        batch = Batch.view(
-            self._read, offset, length, offset - HEADROOM, offset + length + TAILROOM, int(now)
-        )
-        batch.packets["ifindex"], batch.packets["mark"] = ifindex, mark
-        self.counts.received += len(batch)
-        return batch
-
-    def _receive(self, one: socket.socket, protocol: int, at: int) -> tuple[int, int, int, int]:
-        """Read one packet to `at`: its offset, length, interface and mark."""
-        start = at if self._four else at + _HEADER6
-        got, ancillary, _, address = one.recvmsg_into((self._room[start : start + _PACKET_MAX],), _ANCILLARY)
-        said = {kind: value for level, kind, value in ancillary if level != socket.SOL_SOCKET}
-        marks = [value for level, kind, value in ancillary if (level, kind) == (socket.SOL_SOCKET, _SO_MARK)]
-        mark = struct.unpack("I", marks[0])[0] if marks else 0
+        self.counts.received += count
+        came = self._receiver
+        offset, length, sizes = came.start[:count], came.lengths(count), came.control_bytes(count)
+        ifindex, mark = np.empty(count, np.int64), np.empty(count, np.int64)
         if self._four:
-            return at, got, struct.unpack("i8x", said[_IP_PKTINFO])[0], mark
-        self._room[at:start] = _header6(got, protocol, address[0], said)
-        return at, _HEADER6 + got, struct.unpack("16xi", said[_IPV6_PKTINFO])[0], mark
+            _read_controls4(came.controls, sizes, count, ifindex, mark)
+        else:
+            _write_headers6(
+                came.data, offset, length, came.names, came.controls, sizes, self._protocols, count,
+                ifindex, mark,
+            )  # fmt: skip
+            offset, length = offset - _HEADER6, length + _HEADER6
+        low, high = offset - HEADROOM, offset + length + TAILROOM
+        batch = Batch.view(came.data, offset, length, low, high, int(now))
+        batch.packets["ifindex"], batch.packets["mark"] = ifindex, mark
+        return batch
 
     # -- sent
 
     def send(self, batch: Batch, those: Int64s) -> int:
         """Send whole packets, each with its mark and ours."""
-        sent = sum(self._send(batch, i) for i in those.tolist())
+        if not those.shape[0]:
+            return 0
+        sent, refused, errors = self._sender.send(self._out.fileno(), batch.data, batch.packets, those)
         self.counts.sent += sent
+        for loss, count in zip((Loss.MALFORMED, Loss.FOREIGN), refused.tolist(), strict=True):
+            if count:
+                self.counts.lost[loss] += count
+        for number in errors:
+            self.counts.lost[_reason(number)] += 1
         return sent
-
-    def _send(self, batch: Batch, i: int) -> bool:
-        p = batch.packets[i]
-        at, length = int(p["offset"]), int(p["length"])
-        if length < (20 if self._four else _HEADER6):
-            self.counts.lost[Loss.MALFORMED] += 1
-            return False
-        if int(batch.data[at]) >> 4 != (4 if self._four else 6):
-            self.counts.lost[Loss.FOREIGN] += 1
-            return False
-        where, size = (16, 4) if self._four else (24, 16)
-        address = self._address(batch.data[at + where : at + where + size].tobytes())
-        mark = int(p["mark"]) & 0xFFFFFFFF | self._mark
-        ancillary: Ancillary = []
-        if mark != self._mark:
-            ancillary = [(socket.SOL_SOCKET, _SO_MARK, struct.pack("I", mark))]
-        try:
-            self._out.sendmsg((batch.data[at : at + length].data,), ancillary, 0, (address, 0))
-        except OSError as error:
-            self.counts.lost[_reason(error)] += 1
-            return False
-        return True
-
-    def _address(self, address: bytes) -> str:
-        found = self._addresses.get(address)
-        if found is None:
-            if len(self._addresses) >= _KNOWN_MAX:
-                self._addresses.clear()
-            family = socket.AF_INET if self._four else socket.AF_INET6
-            found = self._addresses[address] = socket.inet_ntop(family, address)
-        return found
 
     # -- the rest
 
@@ -190,9 +218,20 @@ def _receiver(family: int, protocol: int) -> socket.socket:
     else:
         for option in (_IPV6_RECVPKTINFO, _IPV6_RECVHOPLIMIT, _IPV6_RECVTCLASS):
             one.setsockopt(socket.IPPROTO_IPV6, option, 1)
+    _sift(one, protocol)
     with contextlib.suppress(OSError):  # Linux 5.19
         one.setsockopt(socket.SOL_SOCKET, _SO_RCVMARK, 1)
     return one
+
+
+def _sift(one: socket.socket, protocol: int) -> None:
+    """Of ICMP let in one type. Source: raw(7), RFC 3542 3.2."""
+    if protocol == ICMP:
+        one.setsockopt(_RAW, _ICMP_FILTER, struct.pack("=I", ~(1 << _UNREACHABLE) & 0xFFFFFFFF))
+    elif protocol == ICMPV6:
+        blocked = (1 << 256) - 1 - (1 << _TOO_BIG)
+        words = (blocked >> 32 * n & 0xFFFFFFFF for n in range(8))
+        one.setsockopt(protocol, _ICMP6_FILTER, struct.pack("=8I", *words))
 
 
 def _enlarge(one: socket.socket, plain: int, force: int) -> None:
@@ -202,22 +241,12 @@ def _enlarge(one: socket.socket, plain: int, force: int) -> None:
         one.setsockopt(socket.SOL_SOCKET, plain, _BUFFER)
 
 
-def _header6(length: int, protocol: int, source: str, said: dict[int, bytes]) -> bytes:
-    """The IPv6 header of what a raw socket gave."""
-    tclass = struct.unpack("i", said.get(_IPV6_TCLASS, bytes(4)))[0]
-    hops = struct.unpack("i", said.get(_IPV6_HOPLIMIT, struct.pack("i", 64)))[0]
-    ends = socket.inet_pton(socket.AF_INET6, source.partition("%")[0]) + said[_IPV6_PKTINFO][:16]
-    return struct.pack(">IHBB", 6 << 28 | tclass << 20, length, protocol, hops) + ends
-
-
-def _reason(error: OSError) -> Loss:
-    if isinstance(error, BlockingIOError) or error.errno in (errno.ENOBUFS, errno.ENOMEM):
+def _reason(number: int) -> Loss:
+    if number in (errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM):
         return Loss.FULL
-    if error.errno == errno.EMSGSIZE:
+    if number == errno.EMSGSIZE:
         return Loss.TOO_LONG
-    if error.errno == errno.EBADF:
-        raise error
-    return Loss.MALFORMED if error.errno == errno.EINVAL else Loss.REFUSED
+    return Loss.MALFORMED if number == errno.EINVAL else Loss.REFUSED
 
 
 def open_raw(family: int, protocols: Sequence[int] = (ESP, AH, COMP), mark: int = OWN_MARK) -> Raw:

@@ -6,12 +6,12 @@
 
 Where, and to which queue (the plan's first, and the three behind it):
 
-    raw PREROUTING       ESP, AH, IPComp (and UDP ports) to this host               +0  Namespace.input
+    raw PREROUTING       ESP, AH, IPComp (and UDP ports, "too big") to this host    +0  Namespace.input
     mangle INPUT,FORWARD what came without protection and a policy may ask for it   +1  Namespace.input
     mangle POSTROUTING   what leaves, sent here or forwarded, that a policy may ask for  +2  Namespace.output
                          TCP of this host's own, in super-packets                        +3  Namespace.output
 
-Rule 1: no --queue-bypass: without a listener, packets that match are dropped.
+Rule 1: no --queue-bypass: without a listener, packets that match are dropped (but "too big" of ICMP).
 Rule 2: matches may be wider than the policies, never narrower: who gets the packets decides.
 Rule 3: never asked about: the loopback device, packets with uxfrm's own mark, IKE of this host's own.
 
@@ -22,6 +22,7 @@ the direction in which they arrive only, since what leaves is taken before it is
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import shutil
 import socket
@@ -30,6 +31,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from uxfrm.attach.attachment import CHECKED_MARK, OWN_MARK, AttachmentError
+from uxfrm.model.address import masked, show
 from uxfrm.model.selector import Selector
 
 QUEUES = 4
@@ -40,8 +42,13 @@ _CHAINS: dict[str, dict[str, tuple[str, ...]]] = {
     "raw": {"uxfrm-decrypt": ("PREROUTING",)},
     "mangle": {"uxfrm-check": ("INPUT", "FORWARD"), "uxfrm-protect": ("POSTROUTING",)},
 }
+_KEPT = {"uxfrm-protect": 0, "uxfrm-check": 1}
 _BACKENDS = ("nft", "legacy")
 _IPSEC = ("esp", "ah", "ipcomp")
+_TOO_BIG: dict[int, str] = {
+    socket.AF_INET: "-p icmp -m icmp --icmp-type 3/4",
+    socket.AF_INET6: "-p ipv6-icmp -m icmp6 --icmpv6-type 2",
+}
 _PORTS = (6, 17)  # of other protocols the ports are left to the policies
 _WAIT_S = "5"
 _TIMEOUT_S = 60
@@ -61,8 +68,8 @@ class Match:
     @classmethod
     def of(cls, selector: Selector) -> Match:
         """Everything that a policy's selector can match, and perhaps more: ports with masks are left out."""
-        source = _prefix(selector.family, selector.saddr, selector.prefixlen_s)
-        target = _prefix(selector.family, selector.daddr, selector.prefixlen_d)
+        source = _prefix(selector.saddr, selector.prefixlen_s)
+        target = _prefix(selector.daddr, selector.prefixlen_d)
         ports = selector.proto in _PORTS
         sport = selector.sport if ports and selector.sport_mask == 0xFFFF else 0
         dport = selector.dport if ports and selector.dport_mask == 0xFFFF else 0
@@ -83,7 +90,8 @@ class Plan:
     """Which queue is the first, and what goes into each.
 
     `out`: what may have to be protected; `into`: what may have to arrive protected. `udp_ports`: of ESP in
-    UDP that is to be decrypted in place, none where a socket gets it.
+    UDP that is to be decrypted in place, none where a socket gets it. `closed_out` and `closed_into`: what is
+    dropped, though nobody need be asked about it.
     """
 
     queue: int = 4500
@@ -91,11 +99,13 @@ class Plan:
     into: tuple[Match, ...] = ALL
     udp_ports: tuple[int, ...] = ()
     own_mark: int = OWN_MARK
+    closed_out: tuple[Match, ...] = ()
+    closed_into: tuple[Match, ...] = ()
 
     def chains(self, family: int) -> dict[str, dict[str, list[str]]]:
         """The rules of each chain, by table."""
         return {
-            "raw": {"uxfrm-decrypt": list(self._decrypt())},
+            "raw": {"uxfrm-decrypt": list(self._decrypt(family))},
             "mangle": {
                 "uxfrm-check": list(self._check(family)),
                 "uxfrm-protect": list(self._protect(family)),
@@ -105,7 +115,9 @@ class Plan:
     def _queue(self, number: int) -> str:
         return f"-j NFQUEUE --queue-num {self.queue + number}"
 
-    def _decrypt(self) -> Iterator[str]:
+    def _decrypt(self, family: int) -> Iterator[str]:
+        # What routers say of our own packets. Without a listener it may pass: `check` is still to come.
+        yield f"! -i lo {_TOO_BIG[family]} -m addrtype --dst-type LOCAL {self._queue(DECRYPT)} --queue-bypass"
         for proto in _IPSEC:
             yield f"-p {proto} -m addrtype --dst-type LOCAL {self._queue(DECRYPT)}"
         for port in self.udp_ports:
@@ -117,6 +129,8 @@ class Plan:
         yield "-p udp -m addrtype --dst-type LOCAL -m multiport --dports 500,4500 -j RETURN"
         for match in _of(family, self.into):
             yield f"{match.words()}{self._queue(CHECK)}"
+        for match in _of(family, self.closed_into):
+            yield f"{match.words()}-j DROP"
 
     def _protect(self, family: int) -> Iterator[str]:
         yield "-o lo -j RETURN"
@@ -127,6 +141,8 @@ class Plan:
                 tcp = Match(match.family, match.source, match.destination, 6, match.sport, match.dport)
                 yield f"{tcp.words()}-m addrtype --src-type LOCAL {self._queue(PROTECT_TCP)}"
             yield f"{match.words()}{self._queue(PROTECT)}"
+        for match in _of(family, self.closed_out):
+            yield f"{match.words()}-j DROP"
 
 
 class Rules:
@@ -155,6 +171,33 @@ class Rules:
     def close(self) -> None:
         """Take the rules away: packets pass as they would without uxfrm."""
         remove()
+
+
+def left() -> tuple[tuple[Match, ...], tuple[Match, ...]]:
+    """What the rules that are there keep from leaving, and from coming in, unprotected.
+
+    Those of a run that crashed or stopped; in either backend.
+    """
+    found: tuple[list[Match], list[Match]] = ([], [])
+    for backend in _BACKENDS:
+        for family in (socket.AF_INET, socket.AF_INET6):
+            with contextlib.suppress(AttachmentError):
+                for line in _saved(family, backend, "mangle"):
+                    words = line.split()
+                    # Rules for TCP alone stand before others that match the same.
+                    kept = words[:1] == ["-A"] and words[1] in _KEPT and "addrtype" not in words
+                    if kept and ("NFQUEUE" in words or "DROP" in words):
+                        found[_KEPT[words[1]]].append(_read(family, words))
+    return tuple(dict.fromkeys(found[0])), tuple(dict.fromkeys(found[1]))
+
+
+def _read(family: int, words: list[str]) -> Match:
+    """A rule's match, as iptables-save prints it."""
+    said = dict(itertools.pairwise(words))
+    proto = said.get("-p", "0")
+    number = int(proto) if proto.isdecimal() else socket.getprotobyname(proto)
+    ports = (int(said.get(option, "0")) for option in ("--sport", "--dport"))
+    return Match(family, said.get("-s"), said.get("-d"), number, *ports)
 
 
 def remove() -> int:
@@ -201,10 +244,10 @@ def _of(family: int, matches: Iterable[Match]) -> list[Match]:
     return [Match()] if Match() in mine or Match(family) in mine else mine
 
 
-def _prefix(family: int, address: bytes, length: int) -> str | None:
+def _prefix(address: bytes, length: int) -> str | None:
     if not length:
         return None
-    return f"{socket.inet_ntop(family, address)}/{length}"
+    return f"{show(masked(address, length))}/{length}"
 
 
 # -- the programs

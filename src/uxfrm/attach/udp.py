@@ -28,7 +28,7 @@ import numpy as np
 
 from uxfrm import compiled
 from uxfrm.attach.attachment import OWN_MARK, AttachmentError, Counts, Loss, Way
-from uxfrm.attach.datagrams import COUNT, EACH, FIRST, FROM, HEADS, TO, Gatherer, Rebuilder
+from uxfrm.attach.datagrams import COUNT, EACH, FROM, HEAD, HEADS, MARK, TO, Gatherer, Rebuilder
 from uxfrm.datapath.batch import Batch, Bytes, Int64s
 
 _SOL_UDP, _UDP_SEGMENT, _UDP_GRO = 17, 103, 104
@@ -200,13 +200,13 @@ class Udp:
         out, sends, foreign = self._gatherer.sends(batch, those)
         if foreign:
             self.counts.lost[Loss.FOREIGN] += foreign
-        sent = sum(self._send(batch, out, row) for row in sends.tolist())
+        sent = sum(self._send(batch.data, out, row) for row in sends.tolist())
         self.counts.sent += sent
         return sent
 
-    def _send(self, batch: Batch, out: Bytes, row: list[int]) -> int:
+    def _send(self, data: Bytes, out: Bytes, row: list[int]) -> int:
         """Send one row of the table; return how many packets went."""
-        ancillary, address, discovery = self._way_of(batch, row[FIRST])
+        ancillary, address, discovery = self._way_of(data, row[HEAD], row[MARK])
         self._discover(discovery)
         start, end, each, count = row[FROM], row[TO], row[EACH], row[COUNT]
         if count == 1:
@@ -231,12 +231,10 @@ class Udp:
             return 0
         return 1
 
-    def _way_of(self, batch: Batch, i: int) -> tuple[Ancillary, tuple[str, int], int]:
+    def _way_of(self, data: Bytes, at: int, mark: int) -> tuple[Ancillary, tuple[str, int], int]:
         """Source and class as ancillary data, the address, and whether it may be fragmented."""
-        p = batch.packets[i]
-        at, mark = int(p["offset"]), int(p["mark"])
-        header = (int(batch.data[at]) & 15) * 4 if self._four else 40
-        head = batch.data[at : at + header + 4].tobytes()
+        header = (int(data[at]) & 15) * 4 if self._four else 40
+        head = data[at : at + header + 4].tobytes()
         # Lengths, identification and header checksum differ from packet to packet.
         key = head[:2] + head[6:8] + head[12:] if self._four else head[:4] + head[8:]
         key += mark.to_bytes(8, signed=True)

@@ -25,11 +25,13 @@ from uxfrm.attach.pcapng_writer import PcapngWriter
 from uxfrm.cli.progress import compile_once, reading
 from uxfrm.cli.render import Lines, header, json_lines
 from uxfrm.cli.show import show_summary
+from uxfrm.explain.esp_sa import esp_sa_table
 from uxfrm.explain.report import WORDS, Part, Report
 from uxfrm.iproute2.commands import answer
 from uxfrm.model.address import Address, parse
 from uxfrm.model.error import XfrmError
 from uxfrm.namespace import Namespace
+from uxfrm.replay import private
 from uxfrm.replay.host import Host
 from uxfrm.replay.setup import Interfaces, apply_setup, apply_tables
 from uxfrm.replay.summary import Summary
@@ -140,6 +142,9 @@ def _write_inner(capture: PcapngWriter, report: Report) -> None:
                    "`ip -s xfrm policy` and /proc/net/xfrm_stat would print them afterwards.")  # fmt: skip
 @click.option("--write", "written", metavar="OUT.pcapng", type=click.Path(path_type=Path),
               help="Write the inner packets, each with its outcome as comment, for Wireshark.")  # fmt: skip
+@click.option("--esp-sa", metavar="FILE", type=click.Path(path_type=Path),
+              help="Write the states there, with keys, as Wireshark's table of ESP SAs "
+                   "(docs/wireshark.md).")  # fmt: skip
 @click.option("--engine", "engines", multiple=True, metavar="NAME",
               type=click.Choice(["ipsec_mb", "libcrypto", "libnettle"]),
               help="Crypto engines in order of preference (default: all that this machine has).")  # fmt: skip
@@ -154,6 +159,7 @@ def replay(
     fresh: bool,
     tables: Path | None,
     written: Path | None,
+    esp_sa: Path | None,
     engines: tuple[str, ...],
 ) -> None:
     """Play the host with link address MAC from CAPTURE and explain every packet.
@@ -181,6 +187,8 @@ def replay(
         interfaces = Interfaces()
         problems = _set_up(namespace, setups, fresh, interfaces)
         _check_directions(frames, mac, local)
+        if esp_sa is not None:
+            problems += _write_esp_sa(namespace, esp_sa)
         host = Host(namespace, mac, frozenset(local))
         sinks = _sinks(host, as_json, quiet, frozenset(only), written, files)
         with reading(reader, capture) as advance:
@@ -252,6 +260,15 @@ def _set_up(namespace: Namespace, setups: tuple[str, ...], fresh: bool, interfac
     return problems
 
 
+def _write_esp_sa(namespace: Namespace, path: Path) -> list[str]:
+    """Write Wireshark's table of the states as they were set up; return what it has no name for."""
+    text, problems = esp_sa_table(namespace.dump_states())
+    _try(lambda: private.write(path, text))
+    for problem in problems:
+        click.echo(f"{path}: {problem}", err=True)
+    return problems
+
+
 def _from_kernel(namespace: Namespace, fresh: bool) -> list[str]:
     """Take this machine's own tables, as they are now."""
     try:
@@ -294,8 +311,7 @@ def _sinks(
 def _create(path: Path) -> BinaryIO:
     """Make a file that only its owner may read: it holds what was encrypted."""
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        return open(descriptor, "wb", buffering=1 << 20)
+        return private.create(path)
     except OSError as error:
         _fail(f"{path}: {error.strerror}")
         raise

@@ -10,12 +10,14 @@ import msgspec
 
 from uxfrm.cli.tables_json import Form, defaults
 from uxfrm.cli.xfrm import connect, fail, interface, interface_name, refusals, tables_options
+from uxfrm.explain.esp_sa import esp_sa_table
 from uxfrm.iproute2 import requests
 from uxfrm.iproute2.commands import parse_words, refusal
 from uxfrm.iproute2.execute import execute
 from uxfrm.iproute2.requests import Command
 from uxfrm.model.error import XfrmError
 from uxfrm.netlink import Client
+from uxfrm.replay import private
 
 _FAMILIES = {"-4": "inet", "-6": "inet6"}
 
@@ -59,6 +61,23 @@ def _carry_out(
             click.echo(text, nl=False)
 
 
+def _write_esp_sa(words: tuple[str, ...], family: str, file: Path, path: Path, kernel: bool) -> None:
+    """Write what `state list WORDS` would list as Wireshark's table; say what Wireshark has no name for."""
+    with refusals(path, kernel):
+        command = parse_words([*([family] if family else []), "xfrm", "state", *words], interface)
+        if not isinstance(command, requests.StateList):
+            raise click.UsageError("--esp-sa goes with a listing: `uxfrm state list [FILTER] --esp-sa FILE`")
+        with connect(path, kernel) as client:
+            dumps = [dump for dump in client.dump_states() if command.filter.picks(dump)]
+    text, problems = esp_sa_table(dumps)
+    try:
+        private.write(file, text)
+    except OSError as error:
+        fail(f"uxfrm: {file}: {error.strerror}", 1)
+    if problems:
+        fail("\n".join(f"{file}: {problem}" for problem in problems), 1)
+
+
 def _printed(command: Command, client: Client, statistics: int, as_json: bool) -> str:
     found = _as_json(command, client) if as_json else None
     if found is None:
@@ -79,8 +98,17 @@ def _command(kind: str, text: str) -> click.Command:
     @click.option("-6", "family", flag_value="-6", help="IPv6 only, as `ip -6`.")
     @click.argument("words", nargs=-1, type=click.UNPROCESSED)
     def command(
-        words: tuple[str, ...], family: str, statistics: int, as_json: bool, path: Path, kernel: bool
+        words: tuple[str, ...],
+        family: str,
+        statistics: int,
+        as_json: bool,
+        path: Path,
+        kernel: bool,
+        esp_sa: Path | None = None,
     ) -> None:
+        if esp_sa is not None:
+            _write_esp_sa(words, family, esp_sa, path, kernel)
+            return
         _carry_out(kind, words, family, statistics, as_json, path, kernel)
 
     return command
@@ -99,6 +127,12 @@ state = _command(
     delete, list, deleteall, flush, count.
     """,
 )
+click.option(
+    "--esp-sa",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Write what is listed there, with keys, as Wireshark's table of ESP SAs (docs/wireshark.md).",
+)(state)
 
 policy = _command(
     "policy",

@@ -15,12 +15,13 @@ from uxfrm.lifecycle import events as E
 from uxfrm.model.address import AF_INET, AF_INET6, Address, show
 from uxfrm.model.algorithm import Algorithm
 from uxfrm.model.dump import LarvalConfig, PolicyDump, StateDump
+from uxfrm.model.iptfs import UNSAID
 from uxfrm.model.lifetime import INF, UNLIMITED, LifetimeConfig
 from uxfrm.model.mark import Mark
 from uxfrm.model.policy import SecurityContext
 from uxfrm.model.selector import Selector
-from uxfrm.model.state import LifeState, ReplayEsn, ReplayLegacy, StateConfig
-from uxfrm.model.template import Template
+from uxfrm.model.state import LifeState, ReplayEsn, ReplayLegacy, SaDir, StateConfig
+from uxfrm.model.template import Mode, Template
 
 Json = dict[str, Any]
 
@@ -96,6 +97,7 @@ class Form:
             mtimer_thresh=rare.mtimer_thresh,
             nat_keepalive_interval=rare.nat_keepalive,
             sec_ctx=_context(rare.context),
+            iptfs=_iptfs(x),
         )
 
     def _algorithm(self, x: Algorithm | None) -> Json | None:
@@ -187,6 +189,17 @@ def _address(x: Address | None) -> str | None:
 
 def _context(x: SecurityContext | None) -> Json | None:
     return None if x is None else {"doi": x.doi, "alg": x.alg, "ctx": x.text}
+
+
+def _iptfs(x: StateConfig) -> Json | None:
+    """The options of the state's direction, defaults included."""
+    if x.mode != Mode.IPTFS:
+        return None
+    options = x.rare.iptfs or UNSAID
+    if x.direction == SaDir.IN:
+        return dict(zip(("drop_time", "reorder_window"), options.receiving(), strict=True))
+    names_out = ("dont_frag", "init_delay", "max_qsize", "pkt_size")
+    return dict(zip(names_out, options.sending(), strict=True))
 
 
 def _larval_limits(x: LarvalConfig) -> LifetimeConfig:

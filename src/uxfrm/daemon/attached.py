@@ -1,5 +1,6 @@
 """A daemon's packets: its attachments, opened as the command line names them, on its event loop.
 
+    nfqueue[=FIRST]        what policies may want is taken by rules into four queues (out, and in again)
     tun=NAME[,mtu=BYTES]   what policies may want is routed into this device      (out, and in again)
     udp=PORT               ESP in UDP on this port, of IPv4 and IPv6               (both ways)
     udp=ike                ESP in UDP on the ports for which IKE daemons under `uxfrm run` ask (UDP_ENCAP)
@@ -17,55 +18,76 @@ import contextlib
 import socket
 import struct
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from uxfrm.attach.attachment import OWN_MARK, AttachmentError, Waitable
-from uxfrm.attach.raw import Raw, open_raw
+from uxfrm.attach.raw import AH, COMP, ESP, ICMP, ICMPV6, Raw, open_raw
+from uxfrm.attach.rules import QUEUES
 from uxfrm.attach.tun import Tun, open_tun
 from uxfrm.attach.udp import Udp, allow_sharing, open_udp
 from uxfrm.daemon import logs
 from uxfrm.daemon.detour import Detour
 from uxfrm.daemon.gateway import Gateway, Outlets
+from uxfrm.daemon.numbers import Numbers, NumbersError
 from uxfrm.daemon.ports import Hub
 from uxfrm.daemon.sharing import SharedPorts
 from uxfrm.daemon.surroundings import Surroundings
+from uxfrm.daemon.taken import Taken
+from uxfrm.namespace import Namespace
 
-FORMS = ("tun=NAME[,mtu=BYTES]", "udp=PORT", "udp=ike", "raw")
+FORMS = ("nfqueue[=FIRST]", "tun=NAME[,mtu=BYTES]", "udp=PORT", "udp=ike", "raw")
 _TURN = 8
 """Batches from one attachment before others have their turn."""
 _MTU = 1400
+_QUEUE = 4500
 _MTU_LEAST, _MTU_MOST = 1280, 65535
 _VERSIONS = {4: socket.AF_INET, 6: socket.AF_INET6}
+_RECEIVED = {4: (ESP, AH, COMP, ICMP), 6: (ESP, AH, COMP, ICMPV6)}
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What `--attach` says. `mtu` is the TUN device's; `ike`: with the ports of IKE daemons."""
+    """What `--attach` says. `mtu` is the TUN device's; `ike`: with the ports of IKE daemons.
+
+    `queue` is the first of four NFQUEUEs, 0 for none.
+    """
 
     tun: str = ""
     mtu: int = _MTU
     ports: tuple[int, ...] = ()
     ike: bool = False
     raw: bool = False
+    queue: int = 0
 
 
 def parse(words: Sequence[str]) -> Wanted:
     """Read what `--attach` was given, each one of FORMS. ValueError with words for the user."""
-    tun, mtu, ports = "", _MTU, []
+    tun, mtu, ports, queue = "", _MTU, [], 0
     for word in words:
         kind, _, value = word.partition("=")
         if kind == "tun" and value and not tun:
             tun, mtu = _parse_tun(value)
+        elif kind == "nfqueue" and not queue:
+            queue = _parse_queue(word, value)
         elif word in ("udp=ike", "raw"):
             continue
         elif kind == "udp" and value.isdecimal() and 0 < int(value) < 1 << 16:
             ports.append(int(value))
         else:
             raise ValueError(f"{word}: one of {', '.join(FORMS)}, and one TUN device only")
-    if not tun:
-        raise ValueError("a TUN device is needed for the host's packets: tun=NAME")
-    return Wanted(tun, mtu, tuple(dict.fromkeys(ports)), "udp=ike" in words, "raw" in words)
+    if bool(tun) == bool(queue):
+        raise ValueError("for the host's packets either nfqueue or a TUN device is needed: tun=NAME")
+    return Wanted(tun, mtu, tuple(dict.fromkeys(ports)), "udp=ike" in words, "raw" in words, queue)
+
+
+def _parse_queue(word: str, value: str) -> int:
+    number = int(value) if value.isdecimal() else 0
+    if word == "nfqueue":
+        return _QUEUE
+    if not 0 < number <= 0xFFFF - QUEUES:
+        raise ValueError(f"{word}: the first of four queues, 1 to {0xFFFF - QUEUES}")
+    return number
 
 
 def _parse_tun(value: str) -> tuple[str, int]:
@@ -81,15 +103,20 @@ def _parse_tun(value: str) -> tuple[str, int]:
 class Attached:
     """The attachments of one namespace. `failed` is told when one of them can't go on.
 
-    Raises AttachmentError where something can't be opened; nothing is open then.
+    `numbers` are kept for states whose keys outlive the daemon. Raises AttachmentError where something can't
+    be opened; nothing is open then.
     """
 
-    def __init__(self, hub: Hub, wanted: Wanted, failed: Callable[[], None]) -> None:
+    def __init__(
+        self, hub: Hub, wanted: Wanted, failed: Callable[[], None], numbers: Numbers | None = None
+    ) -> None:
         self._hub = hub
+        self._keep = _nothing if numbers is None else numbers.keep
         self._loop: asyncio.AbstractEventLoop = hub.loop
         self._failed = failed
         self._close = contextlib.ExitStack()
         self._by_port: dict[tuple[int, int], Udp] = {}
+        self._leading: Detour | Taken
         try:
             self._open(wanted)
         except BaseException:
@@ -97,20 +124,15 @@ class Attached:
             raise
 
     def _open(self, wanted: Wanted) -> None:
-        """1. the device  2. routes into it  3. sockets  4. packets are served."""
+        """1. what takes the host's packets, closed  2. sockets  3. packets are served."""
         namespace = self._hub.server.namespace
-        self._tun: Tun = open_tun(wanted.tun, mtu=wanted.mtu)[0]
-        self._close.callback(self._tun.close)
         self.surroundings = Surroundings()
         self._close.callback(self.surroundings.close)
         self.surroundings.tell(namespace)
-        self._detour = Detour(namespace.policies, self._tun, self.surroundings)
-        raw = {version: self._raw(family) for version, family in _VERSIONS.items()} if wanted.raw else {}
-        self.gateway = Gateway(namespace, Outlets(self._tun, raw, self._by_port))
+        attachments = self._take(namespace, wanted) if wanted.queue else self._lead(namespace, wanted)
         for port in wanted.ports:
             for version, family in _VERSIONS.items():
                 self._listen(version, open_udp(port, family))
-        attachments: list[Waitable] = [self._tun, *raw.values()]
         for attachment in attachments:
             self._serve(attachment)
         self.surroundings.watch(self._loop, self._look_again)
@@ -120,10 +142,32 @@ class Attached:
         self._hub.sockets.let_by = _let_by
         self._hub.settle = self.settle
 
-    def _raw(self, family: int) -> Raw:
-        raw = open_raw(family)
-        self._close.callback(raw.close)
-        return raw
+    def _lead(self, namespace: Namespace, wanted: Wanted) -> list[Waitable]:
+        """A device, and routes into it; raw sockets, if wanted, receive."""
+        tun: Tun = open_tun(wanted.tun, mtu=wanted.mtu)[0]
+        self._close.callback(tun.close)
+        self._leading = Detour(namespace.policies, tun, self.surroundings)
+        raw, back = (self._raw(_RECEIVED, OWN_MARK), self._raw({}, 0)) if wanted.raw else ({}, {})
+        self.gateway = Gateway(namespace, Outlets(tun, raw, self._by_port, back))
+        self.gateway.deaf_to = tun.ifindex
+        return [tun, *raw.values()]
+
+    def _take(self, namespace: Namespace, wanted: Wanted) -> list[Waitable]:
+        """Queues, and rules that fill them; what raw sockets would receive comes by them too."""
+        taken = Taken(namespace.policies, wanted.queue)
+        self._close.callback(taken.close)
+        self._leading = taken
+        host, back = taken.queues[0], self._raw({}, 0)
+        self.gateway = Gateway(namespace, Outlets(host, taken.raw, self._by_port, back))
+        return [*taken.queues]
+
+    def _raw(self, protocols: Mapping[int, tuple[int, ...]], mark: int) -> dict[int, Raw]:
+        """Raw sockets by IP version. What they send without our mark is led to us if a policy wants it."""
+        opened = {}
+        for version, family in _VERSIONS.items():
+            opened[version] = open_raw(family, protocols.get(version, ()), mark)
+            self._close.callback(opened[version].close)
+        return opened
 
     def close(self) -> None:
         """Let everything go; what policies protect stays closed."""
@@ -144,7 +188,8 @@ class Attached:
             for _ in range(_TURN):
                 if not self.gateway.serve(attachment, time.time()):
                     break
-        except OSError as error:
+                self._keep()
+        except (OSError, NumbersError) as error:
             logs.failure("attachment failed", error, kind=type(attachment).__name__)
             self._failed()
         self._hub.flush()
@@ -152,16 +197,20 @@ class Attached:
     def settle(self) -> None:
         """Before requests are answered: what they changed is in force, what they let go is sent."""
         try:
-            self._detour.follow()
+            self._leading.follow()
             self.gateway.settle()
+            self._keep()
         except AttachmentError as error:
             logs.error("policies are not in force", why=str(error))
+            self._failed()
+        except (OSError, NumbersError) as error:
+            logs.failure("sequence numbers are not kept", error)
             self._failed()
 
     def _look_again(self) -> None:
         """Addresses or routes of the host changed."""
         try:
-            self._detour.follow(again=True)
+            self._leading.follow(again=True)
         except AttachmentError as error:
             logs.error("routes not changed", why=str(error))
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 
-from uxfrm.attach import routes
+from uxfrm.attach import routes, rules
 from uxfrm.attach.attachment import AttachmentError
 from uxfrm.attach.routes import Routes
 from uxfrm.attach.tun import Tun
@@ -114,6 +114,7 @@ def _destination(selector: Selector) -> str:
 def open_all() -> None:
     """Let traffic go as it would without uxfrm, whatever daemon led it here."""
     routes.remove()
+    rules.remove()
     try:
         screen.remove()
     except AttachmentError as error:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from uxfrm.attach.attachment import Attachment, Way, chosen
+from uxfrm.attach.nfqueue import Queue
 from uxfrm.daemon import logs
 from uxfrm.datapath.batch import Batch, Int64s
 from uxfrm.lifecycle.sockets import Socket
@@ -27,7 +28,7 @@ from uxfrm.model.selector import EVERYTHING
 from uxfrm.namespace import Namespace
 
 _UDP = 17
-_OF_UDP = (int(Outcome.SENT), int(Outcome.OUT_KEEPALIVE))
+_OF_UDP = np.array([outcome in (Outcome.SENT, Outcome.OUT_KEEPALIVE) for outcome in Outcome])
 _TO_NETWORK = (Verdict.SENT, Verdict.CLEAR)
 _TO_HOST = (Verdict.DELIVERED, Verdict.FORWARDED)
 # The host has them already: given back they would come round again.
@@ -39,25 +40,30 @@ class Outlets:
     """Where packets leave.
 
     `host`: those for the host, or to be routed by it. `udp`: protected ones of an IP version that have a UDP
-    header with this source port. `wire`: all others for the network, by IP version.
+    header with this source port. `wire`: all others for the network, by IP version. `back`: what was made
+    here to tell who sent something, by IP version; routed like anybody's packets, so that it may come round
+    and be protected.
     """
 
     host: Attachment | None = None
     wire: Mapping[int, Attachment] = field(default_factory=dict)
     udp: Mapping[tuple[int, int], Attachment] = field(default_factory=dict)
+    back: Mapping[int, Attachment] = field(default_factory=dict)
 
 
 class Gateway:
     """Moves packets between attachments through a namespace, as its outcomes say.
 
     `nowhere` counts packets for which there is no outlet, `unclaimed` those that came from the network and
-    were not IPsec, `failed` batches that an error ended.
+    were not IPsec, `failed` batches that an error ended. `deaf_to` is the index of the host's device: what it
+    brought is not to be taken in a second time by who listens to the network.
     """
 
     def __init__(self, namespace: Namespace, outlets: Outlets) -> None:
         self.namespace = namespace
         self.outlets = outlets
         self.nowhere = self.unclaimed = self.failed = 0
+        self.deaf_to = 0
         self._udp_sockets = [self._open_socket(family) for family in (AF_INET, AF_INET6)]
 
     def _open_socket(self, family: int) -> Socket:
@@ -82,8 +88,13 @@ class Gateway:
         for (version, _), udp in self.outlets.udp.items():
             if udp is attachment:
                 batch.packets["socket"] = self._udp_sockets[version == 6].number
+        if attachment.way is Way.IN and self.deaf_to:
+            batch.packets = batch.packets[batch.packets["ifindex"] != self.deaf_to]
+            batch.packets["origin"] = np.arange(len(batch))
         if self._decide(batch, attachment.way):
-            if attachment.way is Way.OUT:
+            if isinstance(attachment, Queue):
+                self._judge(attachment, batch)
+            elif attachment.way is Way.OUT:
                 self._hand_out(batch)
             else:
                 self._hand_in(batch)
@@ -100,6 +111,8 @@ class Gateway:
         """Hand on what the namespace had kept and keeps no longer."""
         for batch in self.namespace.released():
             self._hand_out(batch)
+        for batch in self.namespace.arrived():
+            self._hand_in(batch)
 
     def _decide(self, batch: Batch, way: Way) -> bool:
         """Put a batch through the path; False when that failed."""
@@ -117,25 +130,47 @@ class Gateway:
     def _hand_out(self, batch: Batch) -> None:
         """What was on its way out: to the network, or back to who sent it."""
         self._to_network(batch, chosen(batch, *_TO_NETWORK))
-        self._send(self.outlets.host, batch, chosen(batch, Verdict.RETURNED))
+        self._to_sender(batch)
 
     def _hand_in(self, batch: Batch) -> None:
         """What was on its way in: to the host, or back to who sent it."""
         self._send(self.outlets.host, batch, chosen(batch, *_TO_HOST))
-        self._to_network(batch, chosen(batch, Verdict.RETURNED))
+        self._to_sender(batch)
         self.unclaimed += len(chosen(batch, *_UNCLAIMED))
+
+    def _judge(self, queue: Queue, batch: Batch) -> None:
+        """What a queue gave goes on where it was, or by raw sockets; one call says what becomes of all."""
+        those = self._to_udp(batch, chosen(batch, *_TO_HOST, *_TO_NETWORK))
+        queue.send(batch, those)
+        self._to_sender(batch)
+
+    def _to_sender(self, batch: Batch) -> None:
+        self._by_version(self.outlets.back, batch, chosen(batch, Verdict.RETURNED))
 
     def _to_network(self, batch: Batch, those: Int64s) -> None:
         """Each to the attachment that sends its kind; ESP in UDP leaves from the port its header names."""
-        if not len(those):
-            return
+        self._by_version(self.outlets.wire, batch, self._to_udp(batch, those))
+
+    def _to_udp(self, batch: Batch, those: Int64s) -> Int64s:
+        """Send what leaves from a port that an attachment has; return the others."""
+        if not len(those) or not self.outlets.udp:
+            return those
         keys = _keys(batch, those)
         for (version, port), attachment in self.outlets.udp.items():
             own = keys == _key(version, port)
             self._send(attachment, batch, those[own])
             those, keys = those[~own], keys[~own]
-        for version in np.unique(keys >> 16).tolist():
-            self._send(self.outlets.wire.get(version), batch, those[keys >> 16 == version])
+        return those
+
+    def _by_version(self, outlets: Mapping[int, Attachment], batch: Batch, those: Int64s) -> None:
+        """Each to the attachment of its IP version."""
+        if not len(those):
+            return
+        versions = batch.data[batch.packets["offset"][those]] >> 4
+        first = int(versions[0])
+        same = versions == first
+        self._send(outlets.get(first), batch, those[same])
+        self._by_version(outlets, batch, those[~same])
 
     def _send(self, attachment: Attachment | None, batch: Batch, those: Int64s) -> None:
         if not len(those):
@@ -159,7 +194,9 @@ def _keys(batch: Batch, those: Int64s) -> Int64s:
     proto = data[offset + np.where(four, 9, 6)]
     upper = offset + np.where(four, (first & 15) * 4, 40)
     keys: Int64s = first >> 4 << 16
-    udp = np.flatnonzero((proto == _UDP) & np.isin(packets["outcome"], _OF_UDP))
+    # The kernel's own socket fragments what it sends; fragments made here go as they are.
+    whole = (proto == _UDP) & (packets["fragment"] == 0)
+    udp = np.flatnonzero(whole & _OF_UDP[packets["outcome"]])
     at = upper[udp]
     keys[udp] |= data[at].astype(np.int64) << 8 | data[at + 1]
     return keys

@@ -12,6 +12,7 @@ import socket
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from uxfrm.daemon import logs, notify
 from uxfrm.daemon.access import OWN_ALONE, Access, Rights, Visitor
 from uxfrm.daemon.attached import Attached, Wanted
 from uxfrm.daemon.control import PORTS_MAX, PORTS_OF_OTHERS, ControlledEngine
+from uxfrm.daemon.numbers import Numbers
 from uxfrm.daemon.ports import Hub
 from uxfrm.daemon.saved import SavedPolicies
 from uxfrm.intercept.remote import serve_control
@@ -211,7 +213,10 @@ def relax_collector() -> None:
 
 @dataclass(frozen=True)
 class Options:
-    """What `uxfrm daemon` is told. `group` is the socket's, -1 to leave it; `attach` says whose packets."""
+    """What `uxfrm daemon` is told. `group` is the socket's, -1 to leave it; `attach` says whose packets.
+
+    `setup` fills the tables before anything is served; what it returns keeps account of sequence numbers.
+    """
 
     path: Path
     mode: int = 0o600
@@ -219,6 +224,7 @@ class Options:
     access: Access = OWN_ALONE
     state_dir: Path | None = None
     attach: Wanted | None = None
+    setup: Callable[[Namespace], Numbers] | None = None
 
 
 async def daemon(options: Options) -> bool:
@@ -233,36 +239,39 @@ async def daemon(options: Options) -> bool:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, service.ended.set)
     saved = _restored(options, service)
-    attached = Attached(service.hub, options.attach, service.fail) if options.attach else None
+    listener = listen(options.path, options.mode, options.group)
+    attached = None
     try:
-        await _serve(options, service, saved)
+        numbers = options.setup(service.server.namespace) if options.setup is not None else None
+        if options.attach is not None:
+            attached = Attached(service.hub, options.attach, service.fail, numbers)
+        await _serve(listener, options, service, saved)
     finally:
+        listener.close()
+        options.path.unlink(missing_ok=True)
         if attached is not None:
             attached.close()
     return not service.failed
 
 
-async def _serve(options: Options, service: Service, saved: SavedPolicies | None) -> None:
+async def _serve(
+    listener: socket.socket, options: Options, service: Service, saved: SavedPolicies | None
+) -> None:
     """Let supervisors connect, until it ends."""
     loop = asyncio.get_running_loop()
-    listener = listen(options.path, options.mode, options.group)
     tasks = [loop.create_task(saved.keep())] if saved else []
     tasks += [loop.create_task(_sign_of_life(period))] if (period := notify.watchdog_s()) else []
-    try:
-        service.accept(listener, options.access)
-        logs.info("serving NETLINK_XFRM to supervisors", socket=options.path, pid=os.getpid())
-        notify.tell("READY=1")
-        await service.ended.wait()
-        notify.tell("STOPPING=1")
-        await _cancel(tasks)
-        loop.remove_reader(listener)
-        service.stop()
-        if saved:
-            saved.save()
-        logs.info("stopped")
-    finally:
-        listener.close()
-        options.path.unlink(missing_ok=True)
+    service.accept(listener, options.access)
+    logs.info("serving NETLINK_XFRM to supervisors", socket=options.path, pid=os.getpid())
+    notify.tell("READY=1")
+    await service.ended.wait()
+    notify.tell("STOPPING=1")
+    await _cancel(tasks)
+    loop.remove_reader(listener)
+    service.stop()
+    if saved:
+        saved.save()
+    logs.info("stopped")
 
 
 def _restored(options: Options, service: Service) -> SavedPolicies | None:

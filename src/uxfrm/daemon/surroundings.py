@@ -33,10 +33,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class _Way:
-    """A route to an address: the source address that packets get, the device."""
+    """A route to an address: the source address that packets get, the device, how large they may be."""
 
     source: Address | None
     device: int | None
+    mtu: int | None
 
 
 class Surroundings:
@@ -63,6 +64,7 @@ class Surroundings:
         """Let a namespace know, now and when something changes."""
         path = namespace.path
         path.is_local, path.source_of, path.device_of = self.is_local, self.source, self.device
+        path.mtus.of_device = self.mtu
         self._changed.append(path.forget)
 
     def watch(self, loop: asyncio.AbstractEventLoop, changed: Callable[[], None]) -> None:
@@ -93,6 +95,10 @@ class Surroundings:
         """The index of the device by which an address is reached."""
         return self._way(address).device
 
+    def mtu(self, address: Address) -> int | None:
+        """How large packets may be on the device by which an address is reached."""
+        return self._way(address).mtu
+
     def _way(self, address: Address) -> _Way:
         if address not in self._ways:
             if len(self._ways) >= _WAYS_MAX:
@@ -104,9 +110,10 @@ class Surroundings:
         try:
             (route,) = self._ip.route("get", dst=show(address), mark=OWN_MARK)
         except NetlinkError:
-            return _Way(None, None)
-        source = route.get_attr("RTA_PREFSRC")
-        return _Way(parse(source) if source else None, route.get_attr("RTA_OIF"))
+            return _Way(None, None, None)
+        source, device = route.get_attr("RTA_PREFSRC"), route.get_attr("RTA_OIF")
+        link = self._ip.get_links(device)[0] if device else None
+        return _Way(parse(source) if source else None, device, link and link.get_attr("IFLA_MTU"))
 
     def _addresses(self) -> frozenset[Address]:
         """This host's addresses, and those of IPv4 by which it is one of all."""

@@ -68,7 +68,6 @@ PACKET_DTYPE = np.dtype(
         ("outcome", np.int64),
         ("policy", np.int64),  # slot of the policy that took it, -1 for none
         ("detail", np.int64),  # number of a remembered explanation, 0 for none
-        ("mtu", np.int64),  # what it was too big for, where that is why it ended
     ],
     align=True,
 )
@@ -81,6 +80,17 @@ DATA: Any = numba.uint8[::1]
 I64: Any = numba.int64
 I64S: Any = numba.int64[::1]
 JOBS: Any = numba.int64[:, ::1]
+
+
+def longer(packets: Any, count: int) -> Any:
+    """A copy of records with room for `count` more behind them, which hold anything.
+
+    As words: numpy copies records field by field, at a microsecond each.
+    """
+    words = PACKET_DTYPE.itemsize // 8
+    made = np.empty((len(packets) + count) * words, np.int64)
+    made[: len(packets) * words] = np.ascontiguousarray(packets).view(np.int64)
+    return made.view(PACKET_DTYPE)
 
 
 class Batch:
@@ -167,7 +177,8 @@ class Batch:
         for name in ("offset", "low", "high"):
             more.packets[name] += self.data.shape[0]
         self.data = np.concatenate([self.data, more.data])
-        self.packets = np.concatenate([self.packets, more.packets])
+        self.packets = longer(self.packets, len(more))
+        self.packets[first:] = more.packets
         return np.arange(first, len(self), dtype=np.int64)
 
     def in_order(self) -> Int64s:

@@ -16,6 +16,7 @@ from uxfrm.datapath.flowtable import KEY_COLUMNS, FlowTable
 from uxfrm.datapath.fragments import Fragments
 from uxfrm.datapath.held import Held
 from uxfrm.datapath.icmp import Allowance
+from uxfrm.datapath.iptfs import IpTfs
 from uxfrm.datapath.pathmtu import PathMtus
 from uxfrm.datapath.resolve import Acquire, nobody_asked
 from uxfrm.datapath.streams import Streams
@@ -72,6 +73,7 @@ class Context:
         self.mapped = 0
         self.now = 0.0
         self.held = Held()
+        self.iptfs = IpTfs()
         # Fragments for this host, and those of packets that it sent, which are only looked at.
         self.fragments = Fragments()
         self.sent_fragments = Fragments()
@@ -109,10 +111,20 @@ class Context:
         self.active: Int64s = np.zeros(count, np.int64)
         self.again: Int64s = np.zeros(count, np.int64)
         self.missed: Int64s = np.zeros(count, np.int64)
+        self.iptfs.links = np.zeros(count, np.int64)
         self.jobs: Int64s = np.zeros((count + 1, esp.COLUMNS), np.int64)
         self.notices: Int64s = np.zeros((count * MAX_DEPTH * 2 + 1, 2), np.int64)
         self.key: Int64s = np.zeros(KEY_COLUMNS, np.int64)
         self.found: Int64s = np.zeros(7, np.int64)
+
+    def grow(self, count: int) -> None:
+        """Make room for a batch that is longer now; what is listed in the scratch arrays stays."""
+        if count <= self.active.shape[0]:
+            return
+        active, again, found = self.active, self.again, self.found
+        self.resize(max(count, 2 * active.shape[0]))
+        self.active[: active.shape[0]], self.again[: again.shape[0]] = active, again
+        self.found = found
 
     def fit(self, batch: Batch) -> None:
         """Make the scratch arrays big enough for a batch, should it have grown."""

@@ -14,11 +14,13 @@ from numba import int64
 from uxfrm.compiled import compiled
 from uxfrm.datapath import esp, ipcomp, udp
 from uxfrm.datapath import input as layer
+from uxfrm.datapath.aggfrag import UNTIMED
 from uxfrm.datapath.batch import DATA, I64S, JOBS, PACKETS, Batch, Bytes, Int64s
 from uxfrm.datapath.companions import enlist
 from uxfrm.datapath.context import Context, flow_of
 from uxfrm.datapath.crypto.batch import open_
 from uxfrm.datapath.flowtable import ANY_GENERATION, INSPECT, flow_key, look_up
+from uxfrm.datapath.iptfs_input import take_apart
 from uxfrm.datapath.modes import remove
 from uxfrm.datapath.reassemble import collect
 from uxfrm.datapath.replay import infer_high
@@ -199,6 +201,8 @@ def _open_layer(context: Context, batch: Batch, count: int) -> int:
         context.again,
         context.found,
     )
+    if len(context.iptfs):
+        agains = take_apart(context, batch, context.active, count, int(agains), UNTIMED)
     context.active, context.again = context.again, context.active
     return enlist(context, batch, context.active, int(agains))
 

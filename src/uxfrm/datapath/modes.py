@@ -30,13 +30,16 @@ from uxfrm.tables.rows import ROWS
 
 _MODE = int(Outcome.IN_MODE)
 _ROUTE_OPTIMISATION = int(Outcome.IN_ROUTE_OPTIMISATION)
+_AGGFRAG = int(Outcome.IN_IPTFS)
 
-TRANSPORT, TUNNEL, BEET = int(Mode.TRANSPORT), int(Mode.TUNNEL), int(Mode.BEET)
+TRANSPORT, TUNNEL, BEET, IPTFS = int(Mode.TRANSPORT), int(Mode.TUNNEL), int(Mode.BEET), int(Mode.IPTFS)
 
 _NOECN, _DECAP_DSCP, _NOPMTUDISC = 1, 2, 4
 _DONT_ENCAP_DSCP = 1
 _CE, _ECT0 = 3, 2
 _HOP_LIMIT = 64
+# Of an outer packet: DF whatever the state says.
+ALWAYS_WHOLE = 2
 _PROTO_IPIP, _PROTO_IPV6 = 4, 41
 _EXTENSIONS_MAX = 8
 
@@ -114,6 +117,11 @@ def remove(rows: Any, data: Bytes, packets: Any, i: int, row: int, found: Int64s
         return int(remove_tunnel(rows, data, packets, i, row, found[0], found[1], found[2]))
     if mode == BEET:
         return int(beet.remove(rows, data, packets, i, row, found))
+    if mode == IPTFS:
+        # Linux asks for no particular next header. datapath.aggfrag takes the payload apart.
+        packets[i]["offset"] = found[0]
+        packets[i]["length"] = found[1]
+        return _AGGFRAG
     if mode != TRANSPORT:
         return _ROUTE_OPTIMISATION
     remove_transport(data, packets, i, found[0], found[1], found[2])
@@ -188,7 +196,7 @@ def dont_fragment(data: Bytes, packets: Any, i: int) -> int:
 @compiled(numba.void(ROWS, DATA, *[int64] * 5))
 def _write_outer4(rows: Any, data: Bytes, row: int, at: int, tos: int, whole: int, proto: int) -> None:
     x = rows[row]
-    keep_whole = whole and not int64(x["flags"]) & _NOPMTUDISC
+    keep_whole = whole and (whole == ALWAYS_WHOLE or not int64(x["flags"]) & _NOPMTUDISC)
     data[at] = 0x45
     data[at + 1] = tos
     if keep_whole:
@@ -242,6 +250,28 @@ def add_tunnel(rows: Any, data: Bytes, packets: Any, i: int, row: int, room: int
         p["nexthdr"] = at + 6
         _write_outer6(rows, data, row, at, tos, label, proto)
     return _PROTO_IPIP if inner_family == AF_INET else _PROTO_IPV6
+
+
+@compiled(numba.void(ROWS, DATA, PACKETS, int64, int64, int64, int64))
+def add_aggfrag(rows: Any, data: Bytes, packets: Any, i: int, row: int, room: int, proto: int) -> None:
+    """Write the outer header of a payload of IP-TFS, as `add_tunnel`: no DSCP, no ECN, never fragmented.
+
+    Follows: iptfs_encap_add_ipv4, iptfs_encap_add_ipv6.
+    """
+    p = packets[i]
+    x = rows[row]
+    at = p["offset"] - room
+    p["offset"] = at
+    p["family"] = int64(x["family"])
+    p["proto"] = proto
+    if x["family"] == AF_INET:
+        p["header"] = 20
+        p["nexthdr"] = at + 9
+        _write_outer4(rows, data, row, at, 0, ALWAYS_WHOLE, proto)
+    else:
+        p["header"] = 40
+        p["nexthdr"] = at + 6
+        _write_outer6(rows, data, row, at, 0, 0, proto)
 
 
 @compiled(numba.void(DATA, PACKETS, int64))

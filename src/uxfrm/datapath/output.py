@@ -12,7 +12,8 @@ import numba
 from numba import int64
 
 from uxfrm.compiled import compiled
-from uxfrm.datapath import ah, beet, esp, espintcp, ipcomp, udp
+from uxfrm.datapath import aggregate, ah, beet, esp, espintcp, ipcomp, udp
+from uxfrm.datapath.aggfrag import SIDES
 from uxfrm.datapath.batch import DATA, I64S, JOBS, PACKETS, Bytes, Int64s
 from uxfrm.datapath.carriers import ESPINTCP, ESPINUDP, added
 from uxfrm.datapath.headers import AF_INET6, parse
@@ -25,7 +26,9 @@ from uxfrm.datapath.limits import (
 )
 from uxfrm.datapath.modes import (
     BEET,
+    IPTFS,
     TUNNEL,
+    add_aggfrag,
     add_transport,
     add_tunnel,
     dont_fragment,
@@ -54,7 +57,7 @@ _VALID = 1
 _ESP = 50
 _SEQ_MASK = 0xFFFFFFFF
 _OSEQ_MAY_WRAP = 2
-_IPV6_MIN_MTU = 1280
+IPV6_MIN_MTU = 1280
 
 
 @compiled(int64(DATA, PACKETS))
@@ -125,12 +128,11 @@ def _encapsulate(
         # Follows: __xfrm6_output for a packet's first tunnel, xfrm6_tunnel_check_size for the others: there
         # passes what every IPv6 link carries.
         least = p["family"] == AF_INET6 and (mode == BEET or p["depth"] > 1)
-        limit = max(mtu, _IPV6_MIN_MTU) if least else mtu
+        limit = max(mtu, IPV6_MIN_MTU) if least else mtu
         if mtu and p["length"] > limit and dont_fragment(data, packets, i):
-            p["mtu"] = limit
             # States with an if_id are behind an interface, which looks first. Follows: xfrmi_xmit2.
             return _INTERFACE if x["if_id"] and p["depth"] == 1 else _TOO_BIG
-    else:
+    elif mode != IPTFS:
         kept = outer = transport_header(data, packets, i)
         if mtu and p["family"] != AF_INET6 and p["length"] > mtu and dont_fragment(data, packets, i):
             return _TOO_BIG
@@ -154,6 +156,9 @@ def _encapsulate(
         return _ROOM
     if mode == TUNNEL:
         next_header = add_tunnel(rows, data, packets, i, row, front + outer, proto)
+    elif mode == IPTFS:
+        next_header = aggregate.PROTO
+        add_aggfrag(rows, data, packets, i, row, front + outer, proto)
     elif mode == BEET:
         next_header = beet.add(rows, data, packets, i, row, front + outer, proto)
     else:
@@ -191,7 +196,22 @@ def _encapsulate(
 
 @compiled(
     numba.types.UniTuple(int64, 3)(
-        ROWS, JOBS, DATA, PACKETS, I64S, int64, int64, int64, DATA, JOBS, JOBS, int64, int64, I64S
+        ROWS,
+        JOBS,
+        DATA,
+        PACKETS,
+        I64S,
+        int64,
+        int64,
+        int64,
+        DATA,
+        JOBS,
+        JOBS,
+        int64,
+        int64,
+        I64S,
+        SIDES,
+        I64S,
     )
 )
 def begin(
@@ -209,11 +229,14 @@ def begin(
     noted: int,
     monitored: int,
     notice: Int64s,
+    sides: Any,
+    links: Int64s,
 ) -> tuple[int, int, int]:
     """Wrap active[start:count] in their bundle's transform `depth`; return (where it stopped, jobs, noted).
 
     It stops behind a packet that took a state to a limit, so that this has its effect before the next packet,
     and, where aevents are `monitored`, behind one that causes one. `notice` is scratch.
+    What an IP-TFS state is to put together stays behind, in its queue.
     """
     made = 0
     for k in range(start, count):
@@ -229,9 +252,13 @@ def begin(
         p["path"][depth] = row
         p["pathgen"][depth] = rows[row]["genid"]
         p["depth"] = depth + 1
+        mtu = bundles[b, MTU + depth]
+        if rows[row]["mode"] == IPTFS and p["family"]:
+            slot = int64(rows[row]["iptfs"])
+            p["outcome"] = aggregate.enqueue(sides, links, data, packets, i, slot, mtu, depth)
+            continue
         p["job"] = made
         notice[0], notice[1] = 0, monitored
-        mtu = bundles[b, MTU + depth]
         p["outcome"] = _encapsulate(rows, data, packets, i, row, mtu, pool, jobs, made, notice)
         if not p["outcome"]:
             made += 1

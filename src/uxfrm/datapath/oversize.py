@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from uxfrm.datapath import icmp, runs
+from uxfrm.datapath import aggregate, icmp, runs
 from uxfrm.datapath import output as layer
 from uxfrm.datapath.batch import Batch, Int64s, count_outcomes
 from uxfrm.datapath.context import Context
@@ -62,15 +62,45 @@ def _own_address(context: Context, record: Any, packet: bytes) -> Address | None
     return found
 
 
-def refused(
-    context: Context, bundles: Int64s, batch: Batch
-) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
-    """The packets that a tunnel was too small for, with its MTU: those to fragment, and those to answer."""
+Sized = list[tuple[int, int]]
+"""Packets by index, each with the MTU that is too small for it."""
+
+
+def refused(context: Context, bundles: Int64s, batch: Batch) -> tuple[Sized, Sized]:
+    """The packets that a tunnel was too small for: those to fragment, and those to answer."""
     packets = batch.packets
-    those = np.flatnonzero((packets["outcome"] == Outcome.OUT_TOO_BIG) & (packets["depth"] == 1)).tolist()
-    sized = [(i, int(bundles[packets[i]["bundle"], runs.MTU])) for i in those]
-    own = [pair for pair in sized if _may_divide(context, batch, pair[0])]
-    return own, [pair for pair in sized if pair not in own]
+    own: Sized = []
+    others: Sized = []
+    for i in np.flatnonzero((packets["outcome"] == Outcome.OUT_TOO_BIG) & (packets["depth"] == 1)).tolist():
+        sized = (i, int(bundles[packets[i]["bundle"], runs.MTU]))
+        (own if _may_divide(context, batch, i) else others).append(sized)
+    return own, others + _refused_by_interfaces(bundles, packets)
+
+
+def _refused_by_interfaces(bundles: Int64s, packets: Any) -> Sized:
+    """The packets that an xfrm interface answers, with the MTU. Follows: xfrmi_xmit2.
+
+    Nobody is told of IPv6 packets that every link carries.
+    """
+    found = []
+    for i in np.flatnonzero(packets["outcome"] == Outcome.OUT_INTERFACE_TOO_BIG).tolist():
+        least = layer.IPV6_MIN_MTU if packets[i]["family"] == AF_INET6 else 0
+        mtu = max(int(bundles[packets[i]["bundle"], runs.MTU]), least)
+        if packets[i]["length"] > mtu:
+            found.append((i, mtu))
+    return found
+
+
+def refused_by_iptfs(context: Context, bundles: Int64s, batch: Batch) -> Sized:
+    """The packets that IP-TFS would have had to cut and must not, with the most it takes."""
+    found = []
+    for i in np.flatnonzero(batch.packets["outcome"] == Outcome.OUT_IPTFS_TOO_BIG).tolist():
+        packet = batch.packets[i]
+        depth = int(packet["depth"]) - 1
+        slot = int(context.states.rows[packet["path"][depth]]["iptfs"])
+        mtu = int(bundles[packet["bundle"], runs.MTU + depth])
+        found.append((i, int(aggregate.room(context.iptfs.sides, slot, mtu))))
+    return found
 
 
 def _may_divide(context: Context, batch: Batch, i: int) -> bool:
@@ -83,22 +113,34 @@ def _may_divide(context: Context, batch: Batch, i: int) -> bool:
     return bool(tunnel and context.is_local and context.is_local(batch.data[at : at + 16].tobytes()))
 
 
-def divide_inner(context: Context, batch: Batch, own: list[tuple[int, int]]) -> int:
+def _append_pieces(context: Context, batch: Batch, sized: Sized) -> Int64s:
+    """Append the fragments of packets; return the index of the packet that each was made of."""
+    made: list[bytes] = []
+    whole: list[int] = []
+    for i, mtu in sized:
+        pieces = divide(batch.packet(i), mtu, context.identification())
+        made += pieces
+        whole += [i] * len(pieces)
+    batch.append(made, whole)
+    return np.array(whole, np.int64)
+
+
+def divide_inner(context: Context, batch: Batch, own: Sized) -> int:
     """Append the fragments of packets that are to be protected one by one; return the first one's index.
 
     They go by the bundle of the whole packet, whose ports they do not show.
     """
     first = len(batch)
-    for i, mtu in own:
-        pieces = divide(batch.packet(i), mtu, context.identification())
-        indices = batch.append(pieces, [i] * len(pieces))
-        layer.classify(batch.data, batch.packets[indices[0] :])
-        whole = batch.packets[i]
-        for name in ("policy", "detail", "bundle", "origin"):
-            batch.packets[name][indices] = whole[name]
-        context.totals[Outcome.OUT_TOO_BIG] -= 1
-        context.totals[Outcome.OUT_FRAGMENTED_FIRST] += 1
-        whole["outcome"] = Outcome.OUT_FRAGMENTED_FIRST
+    whole = _append_pieces(context, batch, own)
+    pieces = batch.packets[first:]
+    origins = pieces["origin"].copy()
+    layer.classify(batch.data, pieces)
+    pieces["origin"] = origins
+    for name in ("policy", "detail", "bundle"):
+        pieces[name] = batch.packets[name][whole]
+    batch.packets["outcome"][[i for i, _ in own]] = Outcome.OUT_FRAGMENTED_FIRST
+    context.totals[Outcome.OUT_TOO_BIG] -= len(own)
+    context.totals[Outcome.OUT_FRAGMENTED_FIRST] += len(own)
     return first
 
 
@@ -106,12 +148,14 @@ def divide_outer(context: Context, bundles: Int64s, batch: Batch) -> None:
     """Append the fragments of protected packets that are larger than their path's MTU, ready to be sent."""
     packets, first = batch.packets, len(batch)
     those = np.flatnonzero(packets["outcome"] == Outcome.OUT_FRAGMENTED).tolist()
-    for i in those:
-        mtu = int(bundles[batch.packets[i]["bundle"], runs.PATH])
-        pieces = divide(batch.packet(i), mtu, context.identification())
-        for k in batch.append(pieces, [i] * len(pieces)).tolist():
-            parse(batch.data, batch.packets, k)
-            for name in _OF_WHOLE:
-                batch.packets[k][name] = batch.packets[i][name]
-            batch.packets[k]["outcome"] = Outcome.SENT
-    count_outcomes(batch.packets[first:], context.totals)
+    if not those:
+        return
+    sized = [(i, int(bundles[packets[i]["bundle"], runs.PATH])) for i in those]
+    whole = _append_pieces(context, batch, sized)
+    for i in range(first, len(batch)):
+        parse(batch.data, batch.packets, i)
+    pieces = batch.packets[first:]
+    for name in _OF_WHOLE:
+        pieces[name] = batch.packets[name][whole]
+    pieces["outcome"] = Outcome.SENT
+    count_outcomes(pieces, context.totals)

@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from uxfrm.datapath import input as layer
-from uxfrm.datapath import ipcomp, pathmtu, policycheck, udp
+from uxfrm.datapath import ipcomp, iptfs_input, pathmtu, policycheck, udp
+from uxfrm.datapath.aggfrag import AS_THEY_ARE
 from uxfrm.datapath.batch import Batch, Int64s
 from uxfrm.datapath.carriers import ESPINTCP, ESPINUDP
 from uxfrm.datapath.companions import enlist
@@ -24,7 +25,8 @@ from uxfrm.model.outcome import Outcome, Verdict
 from uxfrm.model.policy import Direction, PolicyType
 from uxfrm.tables.states import State
 
-_LET_IN = [o for o in Outcome if o.verdict in (Verdict.DELIVERED, Verdict.FORWARDED, Verdict.CLEAR)]
+# By an outcome's number, whether it lets the packet in.
+_LET_IN = np.array([o.verdict in (Verdict.DELIVERED, Verdict.FORWARDED, Verdict.CLEAR) for o in Outcome])
 
 
 def receive(context: Context, batch: Batch) -> None:
@@ -42,14 +44,35 @@ def receive(context: Context, batch: Batch) -> None:
     if context.encap_ports.shape[0]:
         count = _unwrap(context, batch, count)
     count = enlist(context, batch, context.active, count)
+    _go_on(context, batch, count)
+    if messages:
+        _learn(context, batch)
+
+
+def let_in(context: Context, slot: int) -> list[Batch]:
+    """Let in what an IP-TFS state kept and keeps no longer: its drop timer ran out."""
+    batch, count = iptfs_input.timed_out(context, slot)
+    if not len(batch):
+        return []
+    context.start(batch)
+    context.found[layer.FRAGMENTS] = 0
+    first = context.every[:count].copy()
+    agains = iptfs_input.take_apart(context, batch, first, count, 0, AS_THEY_ARE)
+    context.active, context.again = context.again, context.active
+    if context.found[layer.FRAGMENTS]:
+        agains = collect(context, batch, context.active, agains, NO_PORTS)
+    _go_on(context, batch, enlist(context, batch, context.active, agains))
+    return [batch]
+
+
+def _go_on(context: Context, batch: Batch, count: int) -> None:
+    """Open what is left to open, and settle all packets."""
     while count:
         count = _open_layer(context, batch, count)
     _pass_on_others(context, batch)
     _appear(context, batch)
     _check_policies(context, batch, context.every[: len(batch)])
     context.finish(batch)
-    if messages:
-        _learn(context, batch)
 
 
 def _unwrap(context: Context, batch: Batch, count: int) -> int:
@@ -62,7 +85,7 @@ def _unwrap(context: Context, batch: Batch, count: int) -> int:
     claimed = listed[packets["encap"][listed] == ESPINUDP]
     if len(claimed):
         _check_policies(context, batch, claimed)
-        let_in = claimed[np.isin(packets["outcome"][claimed], _LET_IN)]
+        let_in = claimed[_LET_IN[packets["outcome"][claimed]]]
         packets["outcome"][let_in], packets["policy"][let_in] = Outcome.PENDING, -1
     return int(udp.unwrap(batch.data, packets, context.active, count))
 
@@ -93,6 +116,8 @@ def _open_layer(context: Context, batch: Batch, count: int) -> int:
             )  # fmt: skip
             if noted:
                 context.attend(context.notices[:noted])
+    if len(context.iptfs):
+        agains = iptfs_input.take_apart(context, batch, context.active, count, agains)
     context.active, context.again = context.again, context.active
     if context.found[layer.FRAGMENTS]:
         agains = collect(context, batch, context.active, agains, NO_PORTS)
@@ -105,7 +130,7 @@ def _learn(context: Context, batch: Batch) -> None:
     Follows: esp4_err and its siblings.
     """
     packets = batch.packets
-    messages = np.isin(packets["proto"], (PROTO_ICMP, PROTO_ICMPV6)) & np.isin(packets["outcome"], _LET_IN)
+    messages = np.isin(packets["proto"], (PROTO_ICMP, PROTO_ICMPV6)) & _LET_IN[packets["outcome"]]
     for i in np.flatnonzero(messages & (packets["depth"] == 0) & (packets["fragment"] == 0)).tolist():
         packet, told = packets[i], pathmtu.read(batch.packet(i))
         if told is None or is_local(context, batch, i) is False:

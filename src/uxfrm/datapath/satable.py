@@ -8,12 +8,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from uxfrm.datapath import ah
+from uxfrm.datapath.batch import Int64s
 from uxfrm.datapath.carriers import added
 from uxfrm.model import algorithm as algo
 from uxfrm.model.address import AF_INET, AF_INET6
 from uxfrm.model.flow import PROTO_AH, PROTO_COMP, PROTO_ESP, PROTO_IPIP, PROTO_IPV6
-from uxfrm.model.state import StateConfig
+from uxfrm.model.iptfs import HEADER as AGGFRAG_HEADER
+from uxfrm.model.state import OSEQ_MAY_WRAP, StateConfig
 from uxfrm.model.template import Mode
 from uxfrm.tables import rows as r
 from uxfrm.tables.states import State
@@ -23,7 +27,7 @@ if TYPE_CHECKING:
 
 RandBytes = Callable[[int], bytes]
 
-_HANDLED_MODES = (Mode.TRANSPORT, Mode.TUNNEL, Mode.BEET, Mode.ROUTEOPTIMIZATION)
+_HANDLED_MODES = (Mode.TRANSPORT, Mode.TUNNEL, Mode.BEET, Mode.ROUTEOPTIMIZATION, Mode.IPTFS)
 
 # A row has room for 31 bits; two extra flags are known, and padding ends at the MTU.
 _WITHOUT_KEY = {
@@ -69,9 +73,12 @@ def install(state: State, keyring: Keyring, randbytes: RandBytes) -> None:
 
 
 def _handled(config: StateConfig) -> bool:
-    """True where the data path can run the state. Linux gives AH no room for BEET's options."""
+    """True where the data path can run the state.
+
+    Linux gives AH no room for BEET's options, and writes its header over the first bytes of IPv4 packets.
+    """
     if config.proto == PROTO_AH and config.mode == Mode.BEET:
-        return config.family == config.selector.family == AF_INET6
+        return config.selector.family == AF_INET6
     return config.proto in (PROTO_ESP, PROTO_AH) and config.mode in _HANDLED_MODES
 
 
@@ -107,6 +114,38 @@ def _install_esp(state: State, config: StateConfig, keyring: Keyring, randbytes:
     )  # fmt: skip
 
 
+# -- going on where another state with the same keys stopped
+
+
+SALT_BYTES = 8
+
+
+def salt_of(state: State) -> bytes:
+    """What a state's IVs are its sequence numbers salted with."""
+    x = state.record
+    return int(x["iv_salt_hi"]).to_bytes(4) + int(x["iv_salt_lo"]).to_bytes(4)
+
+
+def counts_on(state: State) -> bool:
+    """True where a state may use more than 2^32 numbers."""
+    return bool(state.record["esn"]) or bool(int(state.record["extra_flags"]) & OSEQ_MAY_WRAP)
+
+
+def go_on(state: State, used: int, salt: bytes) -> None:
+    """Let a state send as one that has used `used` numbers, with that one's salt: no IV comes twice."""
+    x = state.record
+    x["oseq"] = x["pre_oseq"] = used & 0xFFFFFFFF
+    x["oseq_hi" if x["esn"] else "wraps"] = used >> 32
+    x["iv_salt_hi"], x["iv_salt_lo"] = int.from_bytes(salt[:4]), int.from_bytes(salt[4:])
+
+
+def numbers_used(rows: Any, those: Int64s) -> Int64s:
+    """How many numbers the states of these rows have used."""
+    x = rows[those]
+    used: Int64s = np.where(x["esn"] > 0, x["oseq_hi"], x["wraps"]) << 32 | x["oseq"]
+    return used
+
+
 def uninstall(state: State, keyring: Keyring) -> None:
     """Give back a state's key slot; the keyring wipes it."""
     key = int(state.record["key"])
@@ -127,8 +166,9 @@ def header_bytes(state: State) -> int:
 
 def _mode_bytes(x: Any) -> int:
     """Bytes that a state's mode adds at most. BEET: options' pseudo header, and the headers' difference."""
-    if x["mode"] == Mode.TUNNEL:
-        return 20 if x["family"] == AF_INET else 40
+    if x["mode"] in (Mode.TUNNEL, Mode.IPTFS):
+        outer = 20 if x["family"] == AF_INET else 40
+        return outer + (AGGFRAG_HEADER if x["mode"] == Mode.IPTFS else 0)
     if x["mode"] == Mode.BEET and x["sel_family"] != AF_INET6:
         return 8 if x["family"] == AF_INET else 28
     return 0
@@ -143,12 +183,29 @@ def trailer_bytes(state: State) -> int:
 
 
 def mtu(state: State, path_mtu: int) -> int:
-    """The largest payload packet that fits in `path_mtu` bytes. Follows: xfrm_state_mtu."""
+    """The largest payload packet that fits in `path_mtu` bytes. Follows: xfrm_state_mtu.
+
+    For IP-TFS, the payload without its header. Linux counts that header with those that are not encrypted, so
+    that by blocks of 16 bytes a packet may be longer than its path: here it is not.
+    """
     x = state.record
     block = int(x["block"])
     outer = header_bytes(state)
     if x["transform"] != r.TRANSFORM_ESP:
         return max(path_mtu - outer, 1)
-    adjust = 0 if x["mode"] == Mode.TUNNEL else (20 if x["family"] == 2 else 40)
+    adjust = 0 if x["mode"] in (Mode.TUNNEL, Mode.IPTFS) else (20 if x["family"] == 2 else 40)
     room = path_mtu - outer - int(x["icv_bytes"]) - adjust
-    return max(room - room % block + adjust - 2, 1)
+    fits = room - room % block + adjust - 2
+    if x["mode"] == Mode.IPTFS:
+        text = room + AGGFRAG_HEADER
+        fits = min(fits, text - text % block - AGGFRAG_HEADER - 2)
+    return max(fits, 1)
+
+
+def inner_mtu(state: State, payload: int) -> int:
+    """The longest packet that an IP-TFS state takes. Follows: iptfs_get_inner_mtu."""
+    config = state.config
+    options = config.rare.iptfs if isinstance(config, StateConfig) else None
+    if options is not None and options.dont_frag:
+        return payload
+    return _IP_LENGTH_MAX + (0 if config.family == AF_INET else 40)

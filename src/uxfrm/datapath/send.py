@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from uxfrm.datapath import ipcomp, oversize, runs, satable
+from uxfrm.datapath import aggregate, ipcomp, iptfs_output, oversize, runs, satable
 from uxfrm.datapath import output as layer
 from uxfrm.datapath.batch import HEADROOM, TAILROOM, Batch, Bytes, Int64s, count_outcomes
 from uxfrm.datapath.context import Context, flow_of
@@ -20,12 +20,16 @@ from uxfrm.datapath.routed import Asker, route
 from uxfrm.datapath.streams import push
 from uxfrm.model.flow import Flow
 from uxfrm.model.outcome import Outcome, Verdict
+from uxfrm.model.template import Mode
 from uxfrm.tables.policies import Policy
 from uxfrm.tables.rows import TRANSFORM_AH, TRANSFORM_COMP, TRANSFORM_ESP
 from uxfrm.tables.states import State
 
 _BUNDLES_START = 64
-_SIZES = [int(Outcome.OUT_TOO_BIG), int(Outcome.OUT_FRAGMENTED)]
+_TOO_LARGE = (
+    Outcome.OUT_TOO_BIG, Outcome.OUT_INTERFACE_TOO_BIG, Outcome.OUT_FRAGMENTED, Outcome.OUT_IPTFS_TOO_BIG,
+)  # fmt: skip
+_SIZES = tuple(int(outcome) for outcome in _TOO_LARGE)
 _DEFAULT_MTU = 1500
 
 
@@ -62,6 +66,9 @@ class Bundles:
         row[runs.HEAD] = sum(satable.header_bytes(state) for state in states)
         row[runs.TAIL] = sum(satable.trailer_bytes(state) for state in states)
         row[runs.PATH] = limit = path_mtu
+        # IP-TFS cuts for a usual path where nobody knows the path.
+        if not limit and any(state.config.mode == Mode.IPTFS for state in states):
+            limit = _DEFAULT_MTU
         for depth in range(len(states) - 1, -1, -1):
             state = states[depth]
             row[runs.ROW + depth] = state.row
@@ -70,6 +77,8 @@ class Bundles:
             if limit or state.record["tfcpad"]:
                 limit = satable.mtu(state, limit or _DEFAULT_MTU)
                 row[runs.MTU + depth] = limit
+            if state.config.mode == Mode.IPTFS:
+                limit = satable.inner_mtu(state, limit)
 
 
 def send(context: Context, bundles: Bundles, batch: Batch, hold: bool = True) -> None:
@@ -93,10 +102,17 @@ def send(context: Context, bundles: Bundles, batch: Batch, hold: bool = True) ->
     done = 0
     while done < count:
         done = _advance(context, bundles, batch, done, hold)
-    sizes = context.totals[_SIZES]
+    if len(context.iptfs):
+        _send_queued(context, bundles, batch)
+    before = _too_large(context.totals)
     context.finish(batch)
-    if (context.totals[_SIZES] != sizes).any():
+    if _too_large(context.totals) != before:
         _divide(context, bundles, batch, hold)
+
+
+def _too_large(totals: Int64s) -> int:
+    """How many packets ever were too large for their path. Cheaper than an index by a list."""
+    return sum(map(totals.item, _SIZES))
 
 
 def _divide(context: Context, bundles: Bundles, batch: Batch, hold: bool) -> None:
@@ -107,9 +123,54 @@ def _divide(context: Context, bundles: Bundles, batch: Batch, hold: bool) -> Non
         context.fit(batch)
         while done < len(batch):
             done = _advance(context, bundles, batch, done, hold)
+        if len(context.iptfs):
+            _send_queued(context, bundles, batch)
         count_outcomes(batch.packets[first:], context.totals)
     oversize.divide_outer(context, bundles.rows, batch)
-    oversize.too_big(context, batch, others)
+    oversize.too_big(context, batch, others + oversize.refused_by_iptfs(context, bundles.rows, batch))
+
+
+def _send_queued(context: Context, bundles: Bundles, batch: Batch, now: bool = False) -> None:
+    """Send what waits in the queues of IP-TFS, but with states that have a delay, unless it is over `now`.
+
+    A state's packets may have another IP-TFS state before them: its queue comes then.
+    """
+    slots = iptfs_output.queued(context)
+    while slots:
+        if not now:
+            slots = iptfs_output.put_by(context, bundles.rows, batch, slots)
+        now = False
+        active = iptfs_output.put_together(context, bundles.rows, batch, slots)
+        nested = bool((bundles.rows[batch.packets["bundle"][active], runs.DEPTH] > 1).any())
+        for i in active[batch.packets["job"][active] > 0].tolist() if nested else ():
+            states = iptfs_output.states_from(context, bundles.rows, batch.packets[i])
+            batch.packets[i]["bundle"] = _bundle(context, bundles, states)
+        at = 0
+        while at < len(active):
+            at, noted = _wrap(context, bundles, batch, active, at)
+            if noted:
+                context.attend(context.notices[:noted])
+        slots = iptfs_output.queued(context) if nested else []
+
+
+def send_waiting(context: Context, bundles: Bundles, slot: int) -> list[Batch]:
+    """Send the packets of an IP-TFS state whose initial delay is over. Follows: iptfs_delay_timer."""
+    iptfs = context.iptfs
+    batch, states = iptfs_output.waited(context, slot)
+    iptfs.sides[slot]["queued"] = 0
+    if not len(batch):
+        return []
+    context.start(batch)
+    batch.packets["job"] = 0
+    for i, passed in enumerate(states):
+        alive = all(state.row >= 0 for state in passed)
+        batch.packets[i]["outcome"] = Outcome.OUT_IPTFS if alive else Outcome.OUT_STATE_INVALID
+        if alive:
+            batch.packets[i]["bundle"] = _bundle(context, bundles, passed)
+            aggregate.join(iptfs.sides, iptfs.links, i, slot)
+    _send_queued(context, bundles, batch, now=True)
+    context.finish(batch)
+    return [batch]
 
 
 def _advance(context: Context, bundles: Bundles, batch: Batch, start: int, hold: bool) -> int:
@@ -229,8 +290,11 @@ def _outcome(context: Context, bundles: Bundles, found: Resolution) -> tuple[Out
             return Outcome.OUT_STATE_INVALID, -1
         if state.record["transform"] not in (TRANSFORM_ESP, TRANSFORM_AH, TRANSFORM_COMP):
             return Outcome.UNSUPPORTED_MODE, -1
-    path_mtu = context.mtus.of(found.states[-1].config.daddr)
-    return Outcome.PENDING, bundles.number(found.states, path_mtu)
+    return Outcome.PENDING, _bundle(context, bundles, found.states)
+
+
+def _bundle(context: Context, bundles: Bundles, states: tuple[State, ...]) -> int:
+    return bundles.number(states, context.mtus.of(states[-1].config.daddr))
 
 
 def _hold(context: Context, batch: Batch, candidates: Int64s, hold: bool) -> None:
@@ -341,6 +405,7 @@ def _transform(
     stop, made, noted = layer.begin(
         states.rows, bundles.rows, batch.data, batch.packets, active, start, stop, depth,
         pool, context.jobs, context.notices, noted, context.monitored, context.found,
+        context.iptfs.sides, context.iptfs.links,
     )  # fmt: skip
     if made:
         seal(keyring.functions, keyring.rows, keyring.scratch, batch.data, context.jobs, made)

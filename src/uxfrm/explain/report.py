@@ -52,7 +52,7 @@ WHOLE = frozenset(o for o in Outcome if o.verdict in _OPENED) | _BY_POLICY
 # Their SPI cannot be read, or is nobody's yet.
 _WITHOUT_SPI = frozenset({Outcome.IN_HEADER_SHORT} | {o for o in Outcome if o.name.startswith("IN_FRAGMENT")})
 
-_HEAD = 40
+HEAD = 40
 _IPSEC = (50, 51, 108)
 _CACHE_MAX = 65536
 _COLUMNS = (
@@ -121,7 +121,7 @@ Row = tuple[int, int, Fate, str, int, int, int, int]
 def heads_of(batch: Batch) -> npt.NDArray[np.uint8]:
     """Keep the outer headers of a batch before the path works on it in place: uint8[n, 40]."""
     last = max(batch.data.shape[0] - 1, 0)
-    where = np.minimum(batch.packets["offset"][:, None] + np.arange(_HEAD), last)
+    where = np.minimum(batch.packets["offset"][:, None] + np.arange(HEAD), last)
     heads: npt.NDArray[np.uint8] = batch.data[where]
     return heads
 
@@ -142,20 +142,20 @@ class Reporter:
         columns = [p[name].tolist() for name in _COLUMNS]
         firsts, rows = p["pathgen"][:, 0].tolist(), p["path"][:, 0].tolist()
         raw = part.heads.tobytes()
-        fates, start = self._fates, -_HEAD
+        fates, start = self._fates, -HEAD
         frames = zip(part.numbers.tolist(), part.times_ns.tolist(), firsts, rows, *columns, strict=True)
         for (
             frame, time_ns, gen, row, outcome, policy, detail, depth, wire_spi, wire_seq, proto, at, size,
             ifindex, spi, seq, top, window,
         ) in frames:  # fmt: skip
-            start += _HEAD
+            start += HEAD
             addresses = raw[start + 12 : start + 20] if raw[start] >> 4 == 4 else raw[start + 8 : start + 40]
             key = (outcome, policy, detail, depth and gen, proto, addresses, direction, ifindex)
             fate = fates.get(key)
             if fate is None:
                 state = self._context.state_at(row, gen) if depth else None
                 fate = self._fate(
-                    outcome, policy, state, proto, raw[start : start + _HEAD], direction, ifindex
+                    outcome, policy, state, proto, raw[start : start + HEAD], direction, ifindex
                 )
                 fates[key] = fate
             reason = fate.reason

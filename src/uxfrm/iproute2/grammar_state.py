@@ -24,6 +24,7 @@ from uxfrm.iproute2.words import HIDDEN, Cursor, ParseError, wrong
 from uxfrm.model.address import AF_INET, AF_UNSPEC, Address, any_address
 from uxfrm.model.dump import LarvalConfig, StateId
 from uxfrm.model.flow import PROTO_COMP
+from uxfrm.model.iptfs import UNSAID, Iptfs
 from uxfrm.model.lifetime import UNLIMITED, LifetimeConfig
 from uxfrm.model.mark import NO_MARK, Mark
 from uxfrm.model.policy import Offload, SecurityContext
@@ -75,6 +76,7 @@ class Draft:
     tfcpad: int = 0
     direction: int = SaDir.UNSET
     pcpu: int | None = None
+    iptfs: Iptfs | None = None
     low: int | None = None
     high: int | None = None
     after_key: int = -1  # where a word may be a key's second half
@@ -192,6 +194,32 @@ def _offload(cursor: Cursor, x: Draft) -> None:
     x.offload = Offload(ifindex, flags | (2 if inbound else 0)) if ifindex else None
 
 
+# The words are those of the patched `ip` of IP-TFS's authors: no released one has any.
+IPTFS = {
+    "drop-time": ("drop_time", 32),
+    "reorder-window": ("reorder_window", 16),
+    "init-delay": ("init_delay", 32),
+    "max-queue-size": ("max_qsize", 32),
+    "pkt-size": ("pkt_size", 32),
+}
+
+
+def _iptfs(cursor: Cursor, x: Draft) -> None:
+    cursor.peek()
+    options = x.iptfs or UNSAID
+    while cursor:
+        word = cursor.here
+        if cursor.follows("dont-frag"):
+            options = options._replace(dont_frag=True)
+        elif word in IPTFS:
+            cursor.take()
+            field, bits = IPTFS[word]
+            options = Iptfs(**options._asdict() | {field: cursor.number(bits, _value(word))})
+        else:
+            break
+    x.iptfs = options if options != UNSAID else None
+
+
 def _algorithm(cursor: Cursor, x: Draft) -> None:
     take_algorithm(cursor, x.algorithms)
     x.after_key = cursor.at
@@ -222,6 +250,7 @@ ADD: dict[str, Reader] = _ALGORITHM | {
     "dir": _dir,
     "pcpu-num": number("pcpu", _value("pcpu-num")),
     "offload": _offload,
+    "iptfs-opts": _iptfs,
 }
 IDENTITY: dict[str, Reader] = {"mark": _mark}
 ALLOCSPI: dict[str, Reader] = {
@@ -268,7 +297,7 @@ def take_config(cursor: Cursor, resolve: Resolve) -> StateConfig:
     check_protocol(proto, x.mode, set(x.algorithms), x.coaddr is not None)
     saddr, daddr = identity.addresses(_family(x))
     made = {kind: wanted.made() for kind, wanted in x.algorithms.items()}
-    rare = Rare(coaddr=x.coaddr, context=x.context, offload=x.offload, pcpu=x.pcpu)
+    rare = Rare(coaddr=x.coaddr, context=x.context, offload=x.offload, pcpu=x.pcpu, iptfs=x.iptfs)
     return StateConfig(
         daddr=daddr,
         saddr=saddr,

@@ -15,12 +15,13 @@ from uxfrm.model.address import AF_INET, AF_UNSPEC, ANY4, ANY6, Address, show
 from uxfrm.model.algorithm import Algorithm
 from uxfrm.model.dump import LarvalConfig, PolicyDump, StateDump
 from uxfrm.model.flow import PROTO_MH
+from uxfrm.model.iptfs import UNSAID
 from uxfrm.model.lifetime import INF, LifetimeConfig, LifetimeCurrent
 from uxfrm.model.mark import NO_MARK, Mark
 from uxfrm.model.policy import Action, Direction, Offload, PolicyConfig, SecurityContext
 from uxfrm.model.selector import ANYTHING, Selector
 from uxfrm.model.state import ReplayEsn, ReplayLegacy, SaDir, StateConfig
-from uxfrm.model.template import Template
+from uxfrm.model.template import Mode, Template
 
 NameOf = Callable[[int], str]
 
@@ -218,6 +219,18 @@ def _trailing_attributes(x: StateConfig | LarvalConfig) -> Iterator[str]:
     pcpu = x.rare.pcpu if isinstance(x, StateConfig) else x.pcpu
     if pcpu is not None:
         yield f"\tpcpu-num {pcpu}"
+    if isinstance(x, StateConfig) and x.mode == Mode.IPTFS and x.direction:
+        yield f"\tiptfs-opts {_iptfs(x)}"
+
+
+def _iptfs(x: StateConfig) -> str:
+    """Those of the state's direction, as the kernel tells them."""
+    options = x.rare.iptfs or UNSAID
+    if x.direction == SaDir.IN:
+        return "drop-time {} reorder-window {}".format(*options.receiving())
+    whole, *figures = options.sending()
+    words = "init-delay {} max-queue-size {} pkt-size {}".format(*figures)
+    return f"dont-frag {words}" if whole else words
 
 
 # -- policies

@@ -12,11 +12,13 @@ from datetime import datetime, tzinfo
 from typing import Any
 
 from uxfrm.iproute2 import names
+from uxfrm.iproute2.grammar_state import IPTFS
 from uxfrm.iproute2.selectors import Resolve, take_selector
 from uxfrm.iproute2.words import Cursor, ParseError
 from uxfrm.model import algorithm as algo
 from uxfrm.model.address import AF_UNSPEC, Address, family, is_any, parse
 from uxfrm.model.algorithm import Algorithm
+from uxfrm.model.iptfs import Iptfs
 from uxfrm.model.lifetime import INF
 from uxfrm.model.mark import Mark
 from uxfrm.model.policy import Offload, SecurityContext
@@ -243,6 +245,11 @@ def _pcpu(e: Entry, m: re.Match[str]) -> None:
     e.rare["pcpu"] = int(m[1])
 
 
+def _iptfs(e: Entry, m: re.Match[str]) -> None:
+    figures = {IPTFS[word][0]: int(value) for word, value in re.findall(r"([a-z-]+) (\d+)", m[1])}
+    e.rare["iptfs"] = Iptfs(**figures, dont_frag=True if "dont-frag" in m[1].split() else None)
+
+
 def _if_id(e: Entry, m: re.Match[str]) -> None:
     e.values["if_id"] = int(m[1], 16)
 
@@ -330,6 +337,7 @@ STATE = _table(
     (r"tfcpad (\d+)", _tfcpad),
     (r"dir (in|out)", _dir),
     (r"pcpu-num (\d+)", _pcpu),
+    (rf"iptfs-opts((?: dont-frag| (?:{'|'.join(IPTFS)}) \d+)*)", _iptfs),
     (r"sel (.*)", _selector),
     (r"stats:", _nothing),
     (r"replay-window (\d+) replay (\d+) failed (\d+)", _stats),

@@ -186,7 +186,10 @@ def _listening(wanted: str) -> socket.socket:
     listening = socket.socket(socket.AF_PACKET, kind, socket.htons(_ALL))
     program = struct.pack("HL", len(code) // 8, ctypes.addressof(buffer))
     listening.setsockopt(socket.SOL_SOCKET, _ATTACH, program)
-    listening.setsockopt(socket.SOL_SOCKET, _BUFFER_FORCE, _BUFFER)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, _BUFFER_FORCE, _BUFFER)
+    except PermissionError:  # a user namespace's root may not: as much as anybody gets
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
     with suppress(BlockingIOError):
         while True:  # what came before the filter did
             listening.recv(1)

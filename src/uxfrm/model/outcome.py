@@ -137,7 +137,11 @@ class Outcome(IntEnum):
         None,
         "the capture holds only the beginning of this frame (snap length)",
     )
-    UNSUPPORTED_MODE = (Verdict.UNSUPPORTED, None, "the state's mode is not supported yet")
+    UNSUPPORTED_MODE = (
+        Verdict.UNSUPPORTED,
+        None,
+        "AH in BEET mode around IPv4: what Linux makes of it has lost its first bytes, uxfrm makes nothing",
+    )
     # fragments: the IP layer keeps and drops these before XFRM
     IN_FRAGMENT = (Verdict.HELD, None, "a fragment: kept until its packet is whole, which then goes on")
     IN_FRAGMENT_DUPLICATE = (Verdict.DROPPED, None, "a fragment that is here already")
@@ -280,6 +284,48 @@ class Outcome(IntEnum):
         Counter.XfrmInStateModeError,
         "route optimisation mode, in which Linux receives nothing",
     )
+    # IP-TFS on input
+    IN_IPTFS = (Verdict.SPLIT, None, "its AGGFRAG payload is taken apart: what it carried goes on by itself")
+    IN_IPTFS_PART = (Verdict.SPLIT, None, "it carried a piece of an inner packet that others make whole")
+    IN_IPTFS_PAD = (Verdict.IGNORED, None, "an AGGFRAG payload of nothing but padding")
+    IN_IPTFS_WAITS = (Verdict.HELD, None, "it waits in the reorder window for those before it")
+    IN_IPTFS_REST = (
+        Verdict.DROPPED,
+        None,
+        "it carried nothing but the rest of an inner packet whose beginning is not there",
+    )
+    IN_IPTFS_LATE = (
+        Verdict.DROPPED,
+        None,
+        "it comes when the reorder window has passed it, or a second time",
+    )
+    IN_IPTFS_SHORT = (Verdict.DROPPED, Counter.XfrmInBufferError, "the AGGFRAG payload ends in its header")
+    IN_IPTFS_HEADER = (
+        Verdict.DROPPED,
+        Counter.XfrmInHdrError,
+        "an AGGFRAG header with flags or of a sub-type that is not known",
+    )
+    IN_IPTFS_BLOCK = (
+        Verdict.DROPPED,
+        Counter.XfrmInBufferError,
+        "an AGGFRAG data block that is neither IPv4, IPv6 nor padding; all of the payload is lost",
+    )
+    IN_IPTFS_LENGTH = (
+        Verdict.DROPPED,
+        Counter.XfrmInHdrError,
+        "an IPv4 packet in an AGGFRAG payload that is shorter than its header; all of the payload is lost",
+    )
+    IN_IPTFS_LOST = (
+        Verdict.DROPPED,
+        Counter.XfrmInIptfsError,
+        "an inner packet of which a piece is missing or does not fit",
+    )
+    IN_IPTFS_TIMEOUT = (
+        Verdict.DROPPED,
+        None,
+        "an inner packet of which the next piece did not come within the drop time",
+    )
+    IN_IPTFS_GONE = (Verdict.DROPPED, None, "it waited in IP-TFS when its state went")
     # policy check on input
     IN_STATE_SELECTOR = (
         Verdict.DROPPED,
@@ -403,6 +449,16 @@ class Outcome(IntEnum):
     OUT_STREAM_FULL = (Verdict.DROPPED, None, "the TCP stream has not sent what it was given before")
     OUT_ENGINE = (Verdict.DROPPED, Counter.XfrmOutStateProtoError, "the cipher engine refused the packet")
     OUT_ROOM = (Verdict.DROPPED, Counter.XfrmOutError, "no room for headers and trailer")
+    # IP-TFS on output
+    OUT_IPTFS = (Verdict.SPLIT, None, "it goes on in packets of its state's IP-TFS")
+    OUT_IPTFS_WAITS = (Verdict.HELD, None, "it waits for others to go with it in IP-TFS (initial delay)")
+    OUT_IPTFS_FULL = (Verdict.DROPPED, Counter.XfrmOutNoQueueSpace, "the queue of the state's IP-TFS is full")
+    OUT_IPTFS_TOO_BIG = (
+        Verdict.DROPPED,
+        Counter.XfrmOutError,
+        "longer than a payload of IP-TFS, which is told not to cut packets",
+    )
+    OUT_IPTFS_GONE = (Verdict.DROPPED, None, "it waited in IP-TFS when its state went")
 
 
 _BY_NUMBER = tuple(Outcome)

@@ -16,6 +16,8 @@ from uxfrm.model.address import AF_INET, AF_INET6, AF_UNSPEC, ANY4, Address, any
 from uxfrm.model.algorithm import Algorithm, Wanted
 from uxfrm.model.error import XfrmError, invalid
 from uxfrm.model.flow import PROTO_AH, PROTO_COMP, PROTO_DSTOPTS, PROTO_ESP, PROTO_ROUTING
+from uxfrm.model.iptfs import HEADER as AGGFRAG_HEADER
+from uxfrm.model.iptfs import Iptfs
 from uxfrm.model.lifetime import UNLIMITED, LifetimeConfig, LifetimeCurrent
 from uxfrm.model.mark import NO_MARK, Mark
 from uxfrm.model.policy import OFFLOAD_PACKET, Offload, SecurityContext
@@ -93,17 +95,6 @@ class ReplayEsn:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "bitmap", self.bitmap[: self.words])
-
-
-class Iptfs(NamedTuple):
-    """Options of IP-TFS, None where they are not said: times in us, sizes in bytes, the window in packets."""
-
-    drop_time: int | None = None
-    reorder_window: int | None = None
-    dont_frag: bool | None = None
-    init_delay: int | None = None
-    max_qsize: int | None = None
-    pkt_size: int | None = None
 
 
 _EMPTY_REPLAY = ReplayLegacy()
@@ -470,6 +461,23 @@ def _init_replay(x: StateConfig) -> None:
         raise invalid("ESN replay window must be > 0")
 
 
+def esp_bytes(x: StateConfig) -> int:
+    """Bytes of ESP header and IV, and of UDP or TCP around them. Follows: esp_init_state."""
+    around = {ENCAP_ESPINUDP: 8, ENCAP_ESPINTCP: 2}
+    iv = algo.aead_spec(x.aead).iv_bytes if x.aead else algo.crypt_spec(x.crypt).iv_bytes if x.crypt else 0
+    return 8 + iv + (around.get(x.encap.type, 0) if x.encap else 0)
+
+
+def _init_iptfs(x: StateConfig) -> None:
+    """Follows: iptfs_user_init."""
+    options = x.rare.iptfs
+    if options is None or not options.pkt_size:
+        return
+    outer = (20 if x.family == AF_INET else 40) + AGGFRAG_HEADER
+    if options.pkt_size <= outer + esp_bytes(x):
+        raise invalid("Packet size must be 0 or greater than IPTFS/ESP header length")
+
+
 _VERIFY = (
     _check_family,
     _check_selector,
@@ -488,4 +496,5 @@ _INITIALISE = (
     _init_keepalive,
     _init_replay,
     _init_offload,
+    _init_iptfs,
 )

@@ -8,17 +8,19 @@ from uxfrm.model.address import AF_INET, AF_INET6, Address
 from uxfrm.model.aevent import AE_ETHR, AE_RTHR, Aevent
 from uxfrm.model.algorithm import Algorithm
 from uxfrm.model.dump import LarvalConfig, PolicyDump, StateDump
+from uxfrm.model.iptfs import UNSAID
 from uxfrm.model.lifetime import UNLIMITED, LifetimeConfig, LifetimeCurrent
 from uxfrm.model.mark import Mark
 from uxfrm.model.migrate import KmAddress, MigrateEntry
 from uxfrm.model.policy import PolicyConfig, SecurityContext
 from uxfrm.model.selector import ANYTHING, Selector
-from uxfrm.model.state import Encap, ReplayEsn, ReplayLegacy, StateConfig
-from uxfrm.model.template import Template
+from uxfrm.model.state import Encap, ReplayEsn, ReplayLegacy, SaDir, StateConfig
+from uxfrm.model.template import Mode, Template
 from uxfrm.netlink import layouts as L
 from uxfrm.netlink.constants import Attr
 from uxfrm.netlink.wire import attribute
 
+_U16 = struct.Struct("=H")
 _U32 = struct.Struct("=I")
 _U64 = struct.Struct("=Q")
 _LSM_EXTENSION = 24  # SADB_X_EXT_SEC_CTX: what exttype says
@@ -142,9 +144,24 @@ def scope(dump: StateDump) -> bytes:
     return mark(x.mark) + if_id(x.if_id) + bound(pcpu, x.direction)
 
 
+def _iptfs(x: StateConfig) -> bytes:
+    """IPTFS_*, those of the state's direction, with their defaults. Follows: iptfs_copy_to_user."""
+    if x.mode != Mode.IPTFS:
+        return b""
+    options = x.rare.iptfs or UNSAID
+    if x.direction == SaDir.IN:
+        time, window = options.receiving()
+        return u32(Attr.IPTFS_DROP_TIME, time) + attribute(Attr.IPTFS_REORDER_WINDOW, _U16.pack(window))
+    whole, delay, queue, size = options.sending()
+    found = attribute(Attr.IPTFS_DONT_FRAG, b"") if whole else b""
+    found += u32(Attr.IPTFS_INIT_DELAY, delay) + u32(Attr.IPTFS_MAX_QSIZE, queue)
+    return found + u32(Attr.IPTFS_PKT_SIZE, size)
+
+
 def _tail(x: StateConfig) -> bytes:
     """What follows the security context."""
-    found = u32(Attr.MTIMER_THRESH, x.rare.mtimer_thresh) if x.rare.mtimer_thresh else b""
+    found = _iptfs(x)
+    found += u32(Attr.MTIMER_THRESH, x.rare.mtimer_thresh) if x.rare.mtimer_thresh else b""
     found += bound(x.rare.pcpu, x.direction)
     if x.rare.nat_keepalive:
         found += u32(Attr.NAT_KEEPALIVE_INTERVAL, x.rare.nat_keepalive)

@@ -16,7 +16,6 @@ from uxfrm.model.counts import Thresholds
 from uxfrm.model.dump import PolicyDump, StateFilter, StateId
 from uxfrm.model.error import XfrmError, invalid
 from uxfrm.model.state import StateConfig
-from uxfrm.model.template import Mode
 from uxfrm.namespace import Namespace
 from uxfrm.netlink import decode, encode
 from uxfrm.netlink import layouts as L
@@ -63,9 +62,6 @@ def _state(call: Call) -> StateConfig:
     config = decode.state(L.USERSA_INFO.unpack(call.body), call.attributes)
     if config.rare.pcpu is not None and config.rare.pcpu >= call.cpus:
         raise XfrmError(errno.ERANGE, "pCPU number too big")
-    if config.mode == Mode.IPTFS:
-        # as a kernel without it: who probes for the mode must not believe that it works here
-        raise XfrmError(errno.EPROTONOSUPPORT, "Requested mode not found")
     return config
 
 

@@ -17,7 +17,7 @@ from uxfrm.attach.link import Direction, Placement, locate
 from uxfrm.attach.pcap import FrameBatch
 from uxfrm.datapath.batch import Batch, Int64s
 from uxfrm.datapath.carriers import TCP
-from uxfrm.explain.report import IN, OUT, Part, Report, Reporter, heads_of
+from uxfrm.explain.report import HEAD, IN, OUT, Part, Report, Reporter, heads_of
 from uxfrm.model.address import Address
 from uxfrm.model.outcome import Outcome
 from uxfrm.namespace import Namespace
@@ -113,6 +113,7 @@ class Host:
         low = 0
         while low < chosen.shape[0]:
             namespace.advance(int(seconds[low]))
+            yield from self._let_in(frames, int(chosen[low]))
             deadline = namespace.horizon()
             high = chosen.shape[0]
             if deadline is not None:
@@ -123,6 +124,26 @@ class Host:
             namespace.input(batch)
             yield self._part(frames, batch, heads, chosen[low:high], IN)
             low = high
+
+    def _let_in(self, frames: FrameBatch, before: int) -> Iterator[Part]:
+        """Report on what the path had kept of earlier frames, as of the frame before which it went on."""
+        for batch in self.namespace.arrived():
+            chosen = np.full(len(batch), before, np.int64)
+            order = batch.in_order()
+            batch.packets = batch.packets[order]
+            yield self._part(frames, batch, self._outer_heads(batch), chosen, IN)
+
+    def _outer_heads(self, batch: Batch) -> npt.NDArray[np.uint8]:
+        """The headers that packets came with, as their outermost state tells them: they are not kept."""
+        heads = np.zeros((len(batch), HEAD), np.uint8)
+        for head, packet in zip(heads, batch.packets, strict=True):
+            state = self.namespace.path.state_at(int(packet["path"][0]), int(packet["pathgen"][0]))
+            if state is not None:
+                ends = state.config.saddr + state.config.daddr
+                at = 12 if len(ends) == 8 else 8
+                head[0] = 0x45 if len(ends) == 8 else 0x60
+                head[at : at + len(ends)] = np.frombuffer(ends, np.uint8)
+        return heads
 
     def _inspect(self, frames: FrameBatch, placed: Placement, chosen: Int64s) -> Iterator[Part]:
         """Open what the host sent."""

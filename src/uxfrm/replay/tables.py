@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from uxfrm.iproute2.output import show_policy, show_state
 from uxfrm.model.dump import StateDump
 from uxfrm.model.outcome import show_counters
 from uxfrm.namespace import Namespace
+from uxfrm.replay import private
 
 
 def write_tables(namespace: Namespace, directory: Path, name_of: Callable[[int], str]) -> None:
@@ -21,18 +21,11 @@ def write_tables(namespace: Namespace, directory: Path, name_of: Callable[[int],
     directory.mkdir(parents=True, exist_ok=True)
     states = (show_state(_without_lastused(dump), name_of=name_of) for dump in namespace.dump_states())
     policies = (show_policy(dump, name_of=name_of) for dump in namespace.dump_policies())
-    _write(directory / "state.txt", "".join(states))
-    _write(directory / "policy.txt", "".join(policies))
-    _write(directory / "xfrm_stat.txt", show_counters(namespace.counters()))
+    private.write(directory / "state.txt", "".join(states))
+    private.write(directory / "policy.txt", "".join(policies))
+    private.write(directory / "xfrm_stat.txt", show_counters(namespace.counters()))
 
 
 def _without_lastused(dump: StateDump) -> StateDump:
     """As kernels before 6.2, which tell the time of last use of MIPv6 states only."""
     return replace(dump, lastused=0)
-
-
-def _write(path: Path, text: str) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with open(descriptor, "w", encoding="utf-8") as file:
-        os.fchmod(descriptor, 0o600)
-        file.write(text)

@@ -55,7 +55,7 @@ class DeviceTable:
     # -- changes
 
     def add(self, device: Device) -> None:
-        """Add a device. XfrmError EINVAL and EEXIST as rtnetlink says them; EBUSY for an index in use.
+        """Add a device. XfrmError EINVAL and EEXIST as rtnetlink says them.
 
         Follows: xfrmi_newlink, register_netdevice.
         """
@@ -67,7 +67,7 @@ class DeviceTable:
         if any(device.name == other.name for other in self._devices.values()):
             raise XfrmError(errno.EEXIST)
         if device.ifindex in self._devices:
-            raise XfrmError(errno.EBUSY)
+            raise XfrmError(errno.EEXIST)
         self._values |= {(*entry, device.name): self._initial(entry, device) for entry in _SYSCTLS}
         self._link(device)
 
@@ -79,11 +79,11 @@ class DeviceTable:
         device = self._known(ifindex)
         if not wanted.if_id:
             raise invalid("if_id must be non zero")
-        if wanted.collect_md:
+        if wanted.collect_md or (device.xfrmi is not None and device.xfrmi.collect_md):
             raise invalid("collect_md can't be changed")
         if self._by_if_id.get(wanted.if_id, device) != device:
             raise XfrmError(errno.EEXIST)
-        if device.xfrmi is None or device.xfrmi.collect_md or device.xfrmi.link != wanted.link:
+        if device.xfrmi is None or device.xfrmi.link != wanted.link:
             raise invalid()
         self._unlink(device)
         self._link(replace(device, xfrmi=replace(device.xfrmi, if_id=wanted.if_id)))

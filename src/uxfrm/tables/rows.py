@@ -125,6 +125,8 @@ STATE_DTYPE = np.dtype(
         # the inner addresses of BEET mode
         ("sel_daddr", np.uint32, (4,)),
         ("sel_saddr", np.uint32, (4,)),
+        # what IP-TFS keeps of it besides (datapath.iptfs), 0 in other modes
+        ("iptfs", np.int64),
     ],
     align=True,
 )

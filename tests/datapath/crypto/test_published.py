@@ -51,6 +51,11 @@ def test_gcm(ring: Keyring, row: tuple[str, ...]) -> None:
     check_aead(ring, "rfc4106(gcm(aes))", row)
 
 
+@pytest.mark.parametrize("row", published.GMAC, ids=name_of)
+def test_gmac(ring: Keyring, row: tuple[str, ...]) -> None:
+    check_aead(ring, "rfc4543(gcm(aes))", row)
+
+
 @pytest.mark.parametrize("row", published.CHACHA, ids=name_of)
 def test_chacha20_poly1305(ring: Keyring, row: tuple[str, ...]) -> None:
     check_aead(ring, "rfc7539esp(chacha20,poly1305)", row)

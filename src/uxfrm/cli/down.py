@@ -1,0 +1,3 @@
+"""`uxfrm down`: see `up`, its other half."""
+
+from uxfrm.cli.up import down as down
