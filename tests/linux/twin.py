@@ -50,6 +50,7 @@ from uxfrm.model.state import (
 )
 from uxfrm.model.template import MAX_DEPTH, Mode, Template
 from uxfrm.namespace import Namespace
+from uxfrm.netlink import Client
 
 _SEQ_MASK = 0xFFFFFFFF
 SPI, REQID = 0x12345678, 7
@@ -92,6 +93,8 @@ class Suite:
 _PROTOCOLS = {PROTO_AH: "ah", PROTO_COMP: "comp", PROTO_ESP: "esp"}
 
 _ENCAPS = {ENCAP_ESPINUDP: "espinudp", ENCAP_ESPINTCP: "espintcp"}
+
+FORGET = "xfrm state flush\nxfrm policy flush\nxfrm policy flush ptype sub\n"
 
 DEFLATE = Suite("deflate", "comp deflate", comp=algo.comp("deflate"))
 
@@ -136,7 +139,8 @@ def with_auth(suite: Suite, name: str, key_bytes: int, icv_bits: int = 0) -> Sui
 class Shape:
     """What is around what: mode, outer and inner family, and between which ends.
 
-    `to_guest` is the direction of the packets; `net` is where the outer ends are.
+    `to_guest` is the direction of the packets; `net` is where the outer ends are; `port` is that of the
+    datagrams on the host's side.
     """
 
     mode: Mode
@@ -144,6 +148,7 @@ class Shape:
     inner: int
     to_guest: bool = True
     net: int = LINK
+    port: int = HOST_PORT
 
     @property
     def name(self) -> str:
@@ -168,7 +173,7 @@ class Shape:
     @property
     def ports(self) -> tuple[int, int]:
         """Source and destination port of the protected datagrams."""
-        return (HOST_PORT, GUEST_PORT) if self.to_guest else (GUEST_PORT, HOST_PORT)
+        return (self.port, GUEST_PORT) if self.to_guest else (GUEST_PORT, self.port)
 
     def datagram(self, payload: bytes, tos: int = 0, df: bool = False) -> bytes:
         """An inner packet from the host's side to the guest's socket."""
@@ -219,7 +224,8 @@ SHAPES = (TRANSPORT4, TRANSPORT6, *TUNNELS)
 class Case:
     """A state and its policy, in both tongues; `around` are further states, each around those before it.
 
-    Both states begin behind number `start`, for sending as for receiving. `window` 0 is a usual one.
+    Both states begin behind number `start`, for sending as for receiving. `window` 0 is a usual one. The
+    first `sub` states are asked for by a sub policy; `narrow` policies select the datagrams' ports too.
     """
 
     suite: Suite
@@ -233,16 +239,16 @@ class Case:
     around: tuple[Case, ...] = ()
     encap: Encap | None = None
     tfcpad: int = 0
-    sub: bool = False
-    """The innermost state is asked for by a sub policy, the others by a main one."""
+    sub: int = 0
+    narrow: bool = False
 
     @property
     def name(self) -> str:
         words = [self.shape.name, self.suite.name, *self._flag_words, *self._extra_words]
         words += [f"window-{self.window}"] if self.window else []
         words += [f"from-{self.start:#x}"] if self.start else []
-        words += [f"tfcpad-{self.tfcpad}"] if self.tfcpad else []
-        words += ["sub"] if self.sub else []
+        words += [f"tfc-{self.tfcpad}"] if self.tfcpad else []
+        words += [f"sub-{self.sub}"] if self.sub else []
         if self.encap:
             words.append(f"{_ENCAPS[self.encap.type]}-{self.encap.sport}-{self.encap.dport}")
         return "-".join(words) + "".join(f"-in-{layer.name}" for layer in self.around)
@@ -261,23 +267,29 @@ class Case:
 
     def batch(self) -> str:
         """What `ip -batch` makes of it in the guest, on which everything else is forgotten."""
+        return FORGET + self.lines()
+
+    def lines(self) -> str:
+        """What `ip -batch` makes of it."""
+        states = "".join(layer._state_line() for layer in self.layers)
+        return states + "".join(self._policy_line(*policy) for policy in self._policies())
+
+    def _policies(self) -> list[tuple[PolicyType, tuple[Case, ...]]]:
+        """Each policy's type and the states that it asks for: a policy takes no more of them."""
+        layers = self.layers[:MAX_DEPTH]
+        main = (PolicyType.MAIN, layers[self.sub :])
+        return [(PolicyType.SUB, layers[: self.sub]), main] if self.sub else [main]
+
+    def _policy_line(self, type: PolicyType, layers: tuple[Case, ...]) -> str:
         source, target = self.shape.inner_ends
         bits = _BITS[self.shape.inner]
-        states = "".join(layer._state_line() for layer in self.layers)
+        ports = " proto udp sport {} dport {}".format(*self.shape.ports) if self.narrow else ""
         direction = "in" if self.shape.to_guest else "out"
-        policies = "".join(
-            f"xfrm policy add src {source}/{bits} dst {target}/{bits} dir {direction} "
-            f"ptype {kind.name.lower()} {' '.join(layer._template_words() for layer in layers)}\n"
-            for kind, layers in self._policies
+        templates = " ".join(layer._template_words() for layer in layers)
+        return (
+            f"xfrm policy add src {source}/{bits} dst {target}/{bits}{ports} dir {direction} "
+            f"ptype {type.name.lower()} {templates}\n"
         )
-        return f"xfrm state flush\nxfrm policy flush\nxfrm policy flush ptype sub\n{states}{policies}"
-
-    @property
-    def _policies(self) -> list[tuple[PolicyType, tuple[Case, ...]]]:
-        """What each policy asks for; a policy takes no more templates."""
-        if self.sub:
-            return [(PolicyType.SUB, self.layers[:1]), (PolicyType.MAIN, self.layers[1:])]
-        return [(PolicyType.MAIN, self.layers[:MAX_DEPTH])]
 
     def _state_line(self) -> str:
         low, high = self.start & _SEQ_MASK, self.start >> 32
@@ -353,12 +365,16 @@ class Case:
 
     def _namespace(self, direction: Direction, randbytes: Callable[[int], bytes]) -> Namespace:
         made = Namespace(randbytes=randbytes)
-        for layer in self.layers:
-            made.add_state(layer.state())
-        for kind, layers in self._policies:
-            templates = tuple(layer.template(direction) for layer in layers)
-            made.add_policy(PolicyConfig(direction, self.selector(), templates, type=kind))
+        self.add_to(made, direction)
         return made
+
+    def add_to(self, namespace: Namespace | Client, direction: Direction) -> None:
+        """Have a namespace, or a kernel, do this in one direction."""
+        for layer in self.layers:
+            namespace.add_state(layer.state())
+        for type, layers in self._policies():
+            templates = tuple(layer.template(direction) for layer in layers)
+            namespace.add_policy(PolicyConfig(direction, self._policy_selector(), templates, type=type))
 
     def state(self) -> StateConfig:
         """The innermost state."""
@@ -393,6 +409,15 @@ class Case:
         source, target = map(parse, self.shape.inner_ends)
         bits = _BITS[self.shape.inner]
         return Selector(_AF[self.shape.inner], target, source, prefixlen_d=bits, prefixlen_s=bits)
+
+    def _policy_selector(self) -> Selector:
+        selector = self.selector()
+        if not self.narrow:
+            return selector
+        sport, dport = self.shape.ports
+        return replace(
+            selector, proto=socket.IPPROTO_UDP, sport=sport, sport_mask=0xFFFF, dport=dport, dport_mask=0xFFFF
+        )
 
     def template(self, direction: Direction) -> Template:
         """The template that asks for the innermost state."""
@@ -452,17 +477,24 @@ def delivered_by(guest: LinuxGuest, wire: Sequence[bytes]) -> list[Datagram]:
     """What the socket of a guest that is prepared receives of these packets."""
     for packet in wire:
         guest.send_ip(packet)
-    _settle(guest)
+    settle(guest)
     return guest.udp_take("u", len(wire), timeout=0)
 
 
-def _settle(guest: LinuxGuest) -> None:
+def settle(guest: LinuxGuest) -> None:
     """Wait until the guest is done with all that was sent to it: frames are dealt with in their order."""
     guest.udp_open("settle", "10.0.0.2", _SETTLE_PORT)
     # from an address that no policy selects
     guest.send_ip(bytes(IP(src="10.0.0.99", dst="10.0.0.2") / UDP(dport=_SETTLE_PORT) / Raw(b"settled?")))
     if not guest.udp_take("settle", 1, timeout=10):
         raise GuestError("the guest does not come to an end with what was sent")
+
+
+def opened_datagrams(batch: Batch) -> list[tuple[str, str, int, int, bytes]]:
+    """The datagrams of a batch that was taken in which were let through, as `read_datagram` tells them."""
+    through = (Verdict.DELIVERED, Verdict.CLEAR)
+    ends = zip(outcomes(batch), packets(batch), strict=True)
+    return [read_datagram(packet) for outcome, packet in ends if outcome.verdict in through]
 
 
 def opened(namespace: Namespace, wire: Sequence[bytes]) -> list[tuple[Outcome, bytes | None]]:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from uxfrm.model.address import AF_INET6, AF_UNSPEC, any_address, is_any, show
 from uxfrm.model.algorithm import Algorithm, auth_spec
-from uxfrm.model.flow import PROTO_AH, PROTO_ICMP, PROTO_ICMPV6, PROTO_IPIP, PROTO_IPV6, Flow
+from uxfrm.model.flow import PROTO_ICMP, PROTO_ICMPV6, PROTO_IPIP, PROTO_IPV6, Flow
 from uxfrm.model.outcome import Outcome
 from uxfrm.model.policy import Action, DefaultAction, Direction, PolicyType
 from uxfrm.model.state import ICMP, StateConfig
@@ -71,7 +71,7 @@ def check(
         return Decision(Outcome.IN_POLICY_BLOCK, policy)
     templates = [template for p in found for template in p.config.templates]
     if len(found) > 1 and flow.family == AF_INET6:
-        templates.sort(key=lambda template: transform_rank(template.mode, template.proto))
+        templates.sort(key=_rank)
     if len(templates) >= MAX_DEPTH:
         return Decision(Outcome.IN_TOO_MANY_TEMPLATES, policy)
     refusal = _match(templates, path, if_id)
@@ -102,16 +102,13 @@ def lets_icmp_in(path: Sequence[State], flow: Flow) -> bool:
     return bool(path) and flow.proto in (PROTO_ICMP, PROTO_ICMPV6) and bool(_config(path[-1]).flags & ICMP)
 
 
-def transform_rank(mode: int, proto: int) -> int:
-    """The order in which IPv6 applies the transforms of two policies: transport ESP, AH, tunnels, others.
+def _rank(template: Template) -> int:
+    """The order in which the templates of two IPv6 policies are compared: transport, tunnels, others.
 
-    Follows: __xfrm6_tmpl_sort_cmp, __xfrm6_state_sort_cmp.
+    Unlike the states they ask for, AH is not told apart. Follows: __xfrm6_tmpl_sort_cmp.
     """
-    if mode == Mode.TRANSPORT:
-        return 3 if proto == PROTO_AH else 1
-    if mode == Mode.ROUTEOPTIMIZATION:
-        return 2
-    return 4 if mode in (Mode.TUNNEL, Mode.BEET) else 5
+    ranks = {Mode.TRANSPORT: 1, Mode.ROUTEOPTIMIZATION: 2, Mode.TUNNEL: 3, Mode.BEET: 3}
+    return ranks.get(Mode(template.mode), 4)
 
 
 def _config(state: State) -> StateConfig:

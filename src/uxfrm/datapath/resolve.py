@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from uxfrm.datapath.policycheck import Decision, default_action, transform_rank
+from uxfrm.datapath.policycheck import Decision, default_action
 from uxfrm.model.address import AF_INET6, AF_UNSPEC, Address, any_address, is_any, show
-from uxfrm.model.flow import Flow
+from uxfrm.model.flow import PROTO_AH, Flow
 from uxfrm.model.outcome import Outcome
 from uxfrm.model.policy import (
     OWN,
@@ -131,12 +131,15 @@ class _Resolver:
     def resolve(self, policies: list[Policy]) -> Resolution:
         """Find a state for each template, innermost first; endpoints follow from tunnel to tunnel.
 
+        Those of a second policy begin at the packet's again.
+
         Follows: xfrm_tmpl_resolve, xfrm_tmpl_resolve_one.
         """
         chosen: list[State] = []
-        first, ends, room = policies[0], (self.flow.daddr, self.flow.saddr), 0
+        first, ends, room = policies[0], (b"", b""), 0
         for number, template, policy in _numbered(policies):
             if number == 1:
+                ends = (self.flow.daddr, self.flow.saddr)
                 room = len(chosen) + len(policy.config.templates)
             if room >= MAX_DEPTH:
                 detail = "the policies of the packet have 6 or more templates together"
@@ -199,6 +202,18 @@ class _Resolver:
         if not self.acquire(self.flow, remote, local, template, policy, cpu):
             return Lack.NOBODY
         return best or Lack.PENDING
+
+
+def transform_rank(mode: int, proto: int) -> int:
+    """The order in which IPv6 applies the transforms of two policies: transport ESP, AH, tunnels, others.
+
+    Follows: __xfrm6_state_sort_cmp.
+    """
+    if mode == Mode.TRANSPORT:
+        return 3 if proto == PROTO_AH else 1
+    if mode == Mode.ROUTEOPTIMIZATION:
+        return 2
+    return 4 if mode in (Mode.TUNNEL, Mode.BEET) else 5
 
 
 def _numbered(policies: list[Policy]) -> Iterator[tuple[int, Template, Policy]]:
