@@ -20,7 +20,19 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from scapy.layers.inet import IP
 from scapy.layers.ipsec import ESP, SecurityAssociation
 
-from common import ALGORITHMS, TRANSFORMS, best, endpoints, finish, gateways, inner, options, packet, ready
+from common import (
+    ALGORITHMS,
+    BENEATH,
+    TRANSFORMS,
+    best,
+    endpoints,
+    finish,
+    gateways,
+    inner,
+    options,
+    packet,
+    ready,
+)
 from uxfrm.datapath.batch import Batch
 from uxfrm.datapath.crypto.batch import open_, seal
 from uxfrm.model.outcome import Outcome
@@ -114,6 +126,12 @@ def raw(algorithm: str, sizes: tuple[int, ...], seconds: float) -> dict[str, flo
     return {"raw seal Gb/s": size * 8 / sealed / 1e9, "raw open Gb/s": size * 8 / opened / 1e9}
 
 
+def beneath(what: str, sizes: tuple[int, ...], seconds: float) -> dict[str, float]:
+    """The crypto library alone for all transforms of a bundle, one after the other."""
+    parts = [raw(part, sizes, seconds) for part in BENEATH.get(what, ())]
+    return {name: 1 / sum(1 / part[name] for part in parts) for name in (parts[0] if parts else ())}
+
+
 def scapy_rate(size: int, seconds: float) -> float:
     """Packets a second that Scapy encapsulates with AES-GCM."""
     (source, remote), (first, second) = endpoints(0), inner(0)
@@ -174,11 +192,15 @@ def transforms(seconds: float) -> list[dict[str, Any]]:
     rows = []
     for what in TRANSFORMS:
         for name, sizes in SIZES.items():
+            alone = beneath(what, sizes, seconds / 2)
             for flows in (1, 1000):
                 plain = path(flows, "AES-GCM-128", sizes, seconds / 2)
                 found = path(flows, what, sizes, seconds / 2)
                 ratio = found["encap Mpps"] / plain["encap Mpps"]
-                rows.append({"algorithm": what, "bytes": name, "flows": flows} | found | {"x plain": ratio})
+                row = {"algorithm": what, "bytes": name, "flows": flows} | found | alone | {"x plain": ratio}
+                for way, half in (("encap", "seal"), ("decap", "open")) if alone else ():
+                    row[f"{way} of raw"] = found[f"{way} Gb/s"] / alone[f"raw {half} Gb/s"]
+                rows.append(row)
                 print(".", end="", flush=True, file=sys.stderr)
     return rows
 

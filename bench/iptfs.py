@@ -2,10 +2,10 @@
 
     python bench/iptfs.py [--json FILE] [--quick]
 
-Columns: Mpps and Gb/s of inner packets (goodput, one core) out and in. `batch` inner packets come together;
-on the other side all outer ones that carry them, 256 at least. `wire` is bytes sent for each byte of inner
-packets, in outer packets of up to 1,500 bytes; `x tunnel` compares each with tunnel mode, measured in turns
-in the same run. "576 cut" is IP-TFS with outer packets of 300 bytes: every packet is cut.
+Columns: Mpps and Gb/s of inner packets (goodput, one core) out and in: `batch` inner packets come together,
+and on the other side all outer ones that carry them, 256 at least. `wire` is bytes sent for each byte of
+inner packets, in outer packets of up to 1,500 bytes; `x tunnel` compares each with tunnel mode, measured in
+turns in the same run. "576 cut" is IP-TFS with outer packets of 300 bytes: every inner packet is cut.
 """
 
 from __future__ import annotations

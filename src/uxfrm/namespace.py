@@ -113,7 +113,10 @@ class Namespace:
     # -- packets
 
     def input(self, batch: Batch) -> None:
-        """Take received packets in; see datapath.receive. The batch may be longer afterwards."""
+        """Take received packets in; see datapath.receive. The batch may be longer afterwards.
+
+        Those that IP-TFS keeps come back by `arrived`, when time has passed.
+        """
         self._watch()
         receive(self.path, batch)
 

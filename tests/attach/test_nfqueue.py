@@ -484,6 +484,9 @@ def test_a_plan_is_what_policies_may_want() -> None:
     assert Match(AF_INET) in plan_of(ns.policies).out
     ns.set_default(fwd=1)
     assert plan_of(ns.policies).into == ALL
+    closed = ((Match(AF_INET, None, "10.9.0.0/16"), *plan.out), (Match(AF_INET, "10.9.0.0/16"),))
+    again = plan_of(ns.policies, closed=closed)
+    assert (again.closed_out, again.closed_into) == (closed[0][:1], ())
 
 
 def test_rules_follow_the_policies(hosts: tuple[Host, Host]) -> None:

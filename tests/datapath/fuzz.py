@@ -37,7 +37,7 @@ def batch(packets: list[bytes], seed: int, number: int) -> list[bytes]:
     chance = random.Random(f"{seed} {number}")
     wire: list[bytes] = []
     while len(wire) < BATCH:
-        made = changed(chance, chance.choice(packets))
+        made = changed(chance, chance.choice(packets), 1 + len(wire) // 24)
         wire += made
         wire += [another(chance, one) for one in made for _ in range(VARIANTS)]
     return wire[:BATCH]
@@ -70,6 +70,7 @@ def run(count: int, seed: int, first: int = 0, alone_every: int = ALONE_EVERY, t
         try:
             host.take(wire)
             host.pass_time(0.25)
+            host.renew()
             if number % BOUNDS_EVERY == 0:
                 host.check_bounds()
             if alone_every and number % alone_every == 0:

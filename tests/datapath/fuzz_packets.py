@@ -11,8 +11,12 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
+from scapy.layers.inet import IP
+from scapy.layers.inet6 import IPv6
+from scapy.packet import Raw
 from scapy.utils import checksum
 
+from aggfrag import in_pieces
 from linux import suites
 from linux.suites import nest
 from linux.twin import (
@@ -31,9 +35,12 @@ from linux.twin import (
     packets,
 )
 from uxfrm.datapath.batch import Batch
-from uxfrm.model.address import ANY4, ANY6
+from uxfrm.model import algorithm as algo
+from uxfrm.model.address import AF_INET, AF_INET6, ANY4, ANY6, parse
+from uxfrm.model.iptfs import Iptfs
 from uxfrm.model.outcome import Verdict
-from uxfrm.model.state import ENCAP_ESPINUDP, Encap
+from uxfrm.model.state import AF_UNSPEC_FLAG, ENCAP_ESPINUDP, Encap, Rare, SaDir, StateConfig
+from uxfrm.model.template import Mode
 
 PORT = 4500
 BARE = suites.CIPHERS[-1]
@@ -45,6 +52,9 @@ _TEXT = b"the quick brown fox jumps over the lazy dog. " * 6
 
 NUMBERS = (0, 1, 2, 3, 4, 5, 7, 8, 12, 15, 16, 20, 24, 39, 40, 60, 127, 128, 254, 255, 0xFFF8, 0xFFFE, 0xFFFF)
 PROTOCOLS = (0, 1, 4, 6, 17, 41, 43, 44, 50, 51, 58, 59, 60, 94, 108, 135, 144, 255)
+
+_TFS_SPI, _AGGFRAG = 0x2000, 144
+_TFS_ENDS = {AF_INET: ("10.0.0.1", "10.0.0.2"), AF_INET6: ("fd00::1", "fd00::2")}
 
 _OPTIONS = (0, 1, 7, 68, 130, 131, 137, 148, 255, 3, 4, 40)
 _DATAGRAMS = (b"\xff", b"", bytes(4), bytes(9), b"\xff\xff")
@@ -95,6 +105,42 @@ def cases() -> list[Case]:
     return found
 
 
+def tfs_states() -> list[StateConfig]:
+    """IP-TFS: both families outside, in clear; with a reorder window and without."""
+    options = (Iptfs(drop_time=400_000, reorder_window=3), Iptfs(drop_time=400_000, reorder_window=0))
+    return [
+        StateConfig(
+            parse(target), parse(source), spi=_TFS_SPI + 2 * i + k, family=family, mode=Mode.IPTFS,
+            crypt=algo.crypt("ecb(cipher_null)", b""), direction=SaDir.IN, flags=AF_UNSPEC_FLAG,
+            replay_window=0, rare=Rare(iptfs=chosen),
+        )
+        for i, (family, (source, target)) in enumerate(_TFS_ENDS.items())
+        for k, chosen in enumerate(options)
+    ]  # fmt: skip
+
+
+def tfs_packets() -> list[bytes]:
+    """AGGFRAG payloads in clear ESP: whole packets, packets cut anywhere, padding, after RFC 9347 6.1."""
+    inner = [
+        shape.datagram(text) for shape in (TUNNELS[0], TUNNELS[3]) for text in (b"", _TEXT, b"cut", _TEXT * 4)
+    ]
+    payloads = [payload for size in (60, 400, 1200) for payload in in_pieces(inner, size)]
+    wire = []
+    for i, payload in enumerate(payloads):
+        state = tfs_states()[i % 4]
+        padding = -(len(payload) + 2) % 4
+        trailer = bytes(range(1, padding + 1)) + bytes((padding, _AGGFRAG))
+        esp = state.spi.to_bytes(4) + (i // 4 + 1).to_bytes(4) + payload + trailer
+        source, target = _TFS_ENDS[state.family]
+        outer = (
+            IP(src=source, dst=target, proto=50)
+            if state.family == AF_INET
+            else IPv6(src=source, dst=target, nh=50)
+        )
+        wire.append(bytes(outer / Raw(esp)))
+    return wire
+
+
 def sealed(case: Case, seed: int, count: int = 3) -> list[bytes]:
     """Some packets of a case as they are on the wire: layer by layer, so that there may be too many."""
     wire = [case.shape.datagram((b"", b"x", _TEXT)[i % 3]) for i in range(count)]
@@ -111,7 +157,7 @@ def corpus(seed: int = 1) -> list[bytes]:
     """Valid packets of every case, and a few that are not protected."""
     found = [packet for case in cases() for packet in sealed(case, seed)]
     plain = (Shape(shape.mode, shape.inner, shape.inner) for shape in (TRANSPORT4, TRANSPORT6))
-    return [*found, *(shape.datagram(_TEXT) for shape in plain)]
+    return [*found, *tfs_packets(), *(shape.datagram(_TEXT) for shape in plain)]
 
 
 # -- headers
@@ -285,9 +331,17 @@ CHANGES: tuple[Change, ...] = (
 )  # fmt: skip
 
 
-def changed(chance: random.Random, packet: bytes) -> list[bytes]:
+def moved_on(chance: random.Random, packet: bytes, base: int) -> bytes:
+    """A packet of IP-TFS with a number near `base`, as its window moves on; others as they are."""
+    at = _header(packet)
+    if packet[at : at + 3] != _TFS_SPI.to_bytes(4)[:3] or packet[at + 3] >= 4:
+        return packet
+    return _put(packet, at + 4, (base + chance.randrange(6)).to_bytes(4))
+
+
+def changed(chance: random.Random, packet: bytes, base: int = 1) -> list[bytes]:
     """A packet after one to three changes, mended mostly."""
-    wire = [packet]
+    wire = [moved_on(chance, packet, base)]
     for _ in range(chance.choice((1, 1, 1, 2, 2, 3))):
         change = chance.choice(CHANGES)
         at = chance.randrange(len(wire))

@@ -10,10 +10,11 @@ from collections import Counter as Tally
 from dataclasses import replace
 from hashlib import blake2b
 
-from datapath.fuzz_packets import cases
+from datapath.fuzz_packets import cases, tfs_states
 from linux.twin import Case, outcomes
 from uxfrm.datapath.batch import Batch
 from uxfrm.model.address import AF_INET, AF_INET6, ANY4, ANY6
+from uxfrm.model.dump import StateId
 from uxfrm.model.flow import PROTO_AH, PROTO_ESP
 from uxfrm.model.outcome import Counter, Outcome, Verdict
 from uxfrm.model.policy import Direction, PolicyConfig
@@ -38,6 +39,8 @@ class Receiver:
         for i, config in enumerate(layer for case in cases() for layer in _states(case)):
             if i % WINDOWLESS and config.replay_esn is None:
                 config = replace(config, replay_window=0)
+            self.namespace.add_state(config)
+        for config in tfs_states():
             self.namespace.add_state(config)
         for family, anywhere in ((AF_INET, ANY4), (AF_INET6, ANY6)):
             self.namespace.add_policy(
@@ -70,8 +73,17 @@ class Receiver:
     def pass_time(self, seconds: float) -> None:
         """Let fragments and limits run out."""
         self.namespace.advance(self.namespace.now + seconds)
-        for batch in self.namespace.released():
-            assert Outcome.PENDING not in outcomes(batch)
+        for batch in (*self.namespace.released(), *self.namespace.arrived()):
+            ends = outcomes(batch)
+            assert Outcome.PENDING not in ends
+            for i, end in enumerate(ends):
+                self.digest.update(end.to_bytes(2) + (batch.packet(i) if end.verdict in KEPT else b""))
+
+    def renew(self) -> None:
+        """Make IP-TFS's states anew: a number invented far ahead leaves all that follow too late."""
+        for config in tfs_states():
+            self.namespace.delete_state(StateId(config.daddr, config.spi, config.proto, config.family))
+            self.namespace.add_state(config)
 
     def check_bounds(self) -> None:
         """What waits and what is remembered stays within bounds."""

@@ -21,9 +21,17 @@ pytestmark = pytest.mark.linux
 WIDE, NARROW = 1500, 1370  # an IPv6 tunnel never has less than 1280
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["native", "in UDP"])
+AEAD = gcm(bytes(range(20)))
+SETUPS = {
+    "native": Setup(AEAD),
+    "in UDP": Setup(AEAD, in_udp=True),
+    "native, NFQUEUE": Setup(AEAD, queues=True),
+}
+
+
+@pytest.fixture(scope="module", params=SETUPS)
 def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    setup = Setup(gcm(bytes(range(20))), in_udp=request.param)
+    setup = SETUPS[request.param]
     attach = [word for what in setup.attach() for word in ("--attach", what)]
     folder: Path = tmp_path_factory.mktemp("ends")
     with Lab(two_gateways(WIDE)) as made, ends(made, folder, *attach) as both:

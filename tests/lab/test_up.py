@@ -26,6 +26,7 @@ class Host:
     def __init__(self, lab: Lab, number: int, folder: Path) -> None:
         self._lab, self._node = lab, lab.plan.ends[number]
         self.socket, self.file = folder / f"{self._node}.sock", folder / f"{self._node}.toml"
+        self.folder = folder / f"{self._node}.state"
         self.file.touch(0o600)
         self.file.write_text(SETUP.host_file(lab.plan, number))
 
@@ -35,7 +36,7 @@ class Host:
         return subprocess.run(line, capture_output=True, text=True, timeout=240, check=False)
 
     def up(self, *options: str) -> None:
-        done = self.uxfrm("up", *options, str(self.file))
+        done = self.uxfrm("up", *options, "--state-dir", str(self.folder), str(self.file))
         assert (done.returncode, done.stderr) == (0, "")
 
 
@@ -59,7 +60,7 @@ def test_up_and_down(hosts: tuple[Lab, Host, Host]) -> None:
     assert answers(lab, "a", b)
     assert answers(lab, "b", a)
     assert lab.watch.seen().total(Kind.CLEAR) == 0
-    again = left.uxfrm("up", str(left.file))
+    again = left.uxfrm("up", "--state-dir", str(left.folder), str(left.file))
     assert again.returncode == 1
     assert "in use" in again.stderr
     assert answers(lab, "a", b)
@@ -90,7 +91,7 @@ def test_a_file_that_is_wrong_changes_nothing(hosts: tuple[Lab, Host, Host]) -> 
 def test_what_is_lacking_is_said(hosts: tuple[Lab, Host, Host]) -> None:
     _, left, _ = hosts
     left.file.write_text(left.file.read_text().replace("tun=uxfrm0", "tun=a-name-that-is-too-long"))
-    done = left.uxfrm("up", str(left.file))
+    done = left.uxfrm("up", "--state-dir", str(left.folder), str(left.file))
     assert done.returncode == 1
     assert "1 to 15 bytes" in done.stderr
     assert not left.socket.exists()

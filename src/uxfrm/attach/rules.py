@@ -6,12 +6,12 @@
 
 Where, and to which queue (the plan's first, and the three behind it):
 
-    raw PREROUTING       ESP, AH, IPComp (and UDP ports) to this host               +0  Namespace.input
+    raw PREROUTING       ESP, AH, IPComp (and UDP ports, "too big") to this host    +0  Namespace.input
     mangle INPUT,FORWARD what came without protection and a policy may ask for it   +1  Namespace.input
     mangle POSTROUTING   what leaves, sent here or forwarded, that a policy may ask for  +2  Namespace.output
                          TCP of this host's own, in super-packets                        +3  Namespace.output
 
-Rule 1: no --queue-bypass: without a listener, packets that match are dropped.
+Rule 1: no --queue-bypass: without a listener, packets that match are dropped (but "too big" of ICMP).
 Rule 2: matches may be wider than the policies, never narrower: who gets the packets decides.
 Rule 3: never asked about: the loopback device, packets with uxfrm's own mark, IKE of this host's own.
 
@@ -45,6 +45,10 @@ _CHAINS: dict[str, dict[str, tuple[str, ...]]] = {
 _KEPT = {"uxfrm-protect": 0, "uxfrm-check": 1}
 _BACKENDS = ("nft", "legacy")
 _IPSEC = ("esp", "ah", "ipcomp")
+_TOO_BIG: dict[int, str] = {
+    socket.AF_INET: "-p icmp -m icmp --icmp-type 3/4",
+    socket.AF_INET6: "-p ipv6-icmp -m icmp6 --icmpv6-type 2",
+}
 _PORTS = (6, 17)  # of other protocols the ports are left to the policies
 _WAIT_S = "5"
 _TIMEOUT_S = 60
@@ -101,7 +105,7 @@ class Plan:
     def chains(self, family: int) -> dict[str, dict[str, list[str]]]:
         """The rules of each chain, by table."""
         return {
-            "raw": {"uxfrm-decrypt": list(self._decrypt())},
+            "raw": {"uxfrm-decrypt": list(self._decrypt(family))},
             "mangle": {
                 "uxfrm-check": list(self._check(family)),
                 "uxfrm-protect": list(self._protect(family)),
@@ -111,7 +115,9 @@ class Plan:
     def _queue(self, number: int) -> str:
         return f"-j NFQUEUE --queue-num {self.queue + number}"
 
-    def _decrypt(self) -> Iterator[str]:
+    def _decrypt(self, family: int) -> Iterator[str]:
+        # What routers say of our own packets. Without a listener it may pass: `check` is still to come.
+        yield f"! -i lo {_TOO_BIG[family]} -m addrtype --dst-type LOCAL {self._queue(DECRYPT)} --queue-bypass"
         for proto in _IPSEC:
             yield f"-p {proto} -m addrtype --dst-type LOCAL {self._queue(DECRYPT)}"
         for port in self.udp_ports:

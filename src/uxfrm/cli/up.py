@@ -18,8 +18,10 @@ from uxfrm.cli.run import SOCKET
 from uxfrm.daemon import hostfile, logs
 from uxfrm.daemon.access import Visitor
 from uxfrm.daemon.detour import open_all
+from uxfrm.daemon.numbers import Numbers, NumbersError
 from uxfrm.daemon.serve import Options
 from uxfrm.daemon.serve import daemon as serve
+from uxfrm.namespace import Namespace
 
 _END_S = 20.0
 
@@ -44,7 +46,15 @@ def _fail(text: str) -> None:
 @_socket
 @click.option("--foreground", is_flag=True, help="Be the daemon, and write logs to standard error.")
 @click.option("--check", is_flag=True, help="Read FILE, say what is wrong with it, and do nothing.")
-def up(file: Path, path: Path, foreground: bool, check: bool) -> None:
+@click.option(
+    "--state-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    default="/var/lib/uxfrm",
+    show_default=True,
+    metavar="DIR",
+    help="Where it is noted how far sequence numbers were used, so that none is used twice with one key.",
+)
+def up(file: Path, path: Path, foreground: bool, check: bool, state_dir: Path) -> None:
     """Bring up what FILE says: attachments, policies, states.
 
     It returns when packets flow. From then on what policies protect is never sent in clear, whether the
@@ -55,10 +65,15 @@ def up(file: Path, path: Path, foreground: bool, check: bool) -> None:
         if check:
             return
         if not foreground:
-            sys.exit(_in_background(file, path))
+            sys.exit(_in_background(file, path, state_dir))
+
+        def set_up(namespace: Namespace) -> Numbers:
+            said.apply(namespace)
+            return Numbers(state_dir, namespace)
+
         logs.configure("text", "info")
-        well = asyncio.run(serve(Options(path, attach=said.attach, setup=said.apply)))
-    except (hostfile.HostFileError, AttachmentError) as error:
+        well = asyncio.run(serve(Options(path, attach=said.attach, setup=set_up)))
+    except (hostfile.HostFileError, AttachmentError, NumbersError) as error:
         _fail(str(error))
     except OSError as error:
         _fail(f"{error.filename or path}: {error.strerror}")
@@ -66,10 +81,11 @@ def up(file: Path, path: Path, foreground: bool, check: bool) -> None:
         sys.exit(0 if well else 1)
 
 
-def _in_background(file: Path, path: Path) -> int:
+def _in_background(file: Path, path: Path, state_dir: Path) -> int:
     """Start the daemon in a session of its own; 0 when it is ready, its exit status if it ended before."""
     log = path.with_name(path.name + ".log")
-    command = [sys.executable, "-m", "uxfrm.cli.main", "up", "--foreground", "--socket", str(path), str(file)]
+    command = [sys.executable, "-m", "uxfrm.cli.main", "up", "--foreground", "--socket", str(path)]
+    command += ["--state-dir", str(state_dir), str(file)]
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ready, open(descriptor, "wb") as said:
         ready.bind("")  # the kernel gives it an abstract name

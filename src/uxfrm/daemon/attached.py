@@ -29,6 +29,7 @@ from uxfrm.attach.udp import Udp, allow_sharing, open_udp
 from uxfrm.daemon import logs
 from uxfrm.daemon.detour import Detour
 from uxfrm.daemon.gateway import Gateway, Outlets
+from uxfrm.daemon.numbers import Numbers, NumbersError
 from uxfrm.daemon.ports import Hub
 from uxfrm.daemon.sharing import SharedPorts
 from uxfrm.daemon.surroundings import Surroundings
@@ -102,11 +103,15 @@ def _parse_tun(value: str) -> tuple[str, int]:
 class Attached:
     """The attachments of one namespace. `failed` is told when one of them can't go on.
 
-    Raises AttachmentError where something can't be opened; nothing is open then.
+    `numbers` are kept for states whose keys outlive the daemon. Raises AttachmentError where something can't
+    be opened; nothing is open then.
     """
 
-    def __init__(self, hub: Hub, wanted: Wanted, failed: Callable[[], None]) -> None:
+    def __init__(
+        self, hub: Hub, wanted: Wanted, failed: Callable[[], None], numbers: Numbers | None = None
+    ) -> None:
         self._hub = hub
+        self._keep = _nothing if numbers is None else numbers.keep
         self._loop: asyncio.AbstractEventLoop = hub.loop
         self._failed = failed
         self._close = contextlib.ExitStack()
@@ -183,7 +188,8 @@ class Attached:
             for _ in range(_TURN):
                 if not self.gateway.serve(attachment, time.time()):
                     break
-        except OSError as error:
+                self._keep()
+        except (OSError, NumbersError) as error:
             logs.failure("attachment failed", error, kind=type(attachment).__name__)
             self._failed()
         self._hub.flush()
@@ -193,8 +199,12 @@ class Attached:
         try:
             self._leading.follow()
             self.gateway.settle()
+            self._keep()
         except AttachmentError as error:
             logs.error("policies are not in force", why=str(error))
+            self._failed()
+        except (OSError, NumbersError) as error:
+            logs.failure("sequence numbers are not kept", error)
             self._failed()
 
     def _look_again(self) -> None:

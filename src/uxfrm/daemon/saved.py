@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from uxfrm.daemon import logs
+from uxfrm.daemon.wholefile import own_directory, replace
 from uxfrm.model.dump import PolicyDump
 from uxfrm.model.policy import OWN
 from uxfrm.namespace import Namespace
@@ -36,11 +36,7 @@ class SavedPolicies:
 
     def __init__(self, directory: Path, server: Server) -> None:
         """Make the directory if it is not there. OSError where it is not ours, or others may write to it."""
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        info = directory.stat()
-        if info.st_uid != os.geteuid() or info.st_mode & 0o022:
-            raise OSError(errno.EPERM, "not this user's alone", str(directory))
-        self.path = directory / "policies"
+        self.path = own_directory(directory) / "policies"
         self._server = server
         self._written = self._version()
 
@@ -98,7 +94,7 @@ class SavedPolicies:
         for start in range(0, len(dumps), _AT_ONCE):
             parts += _policies(dumps[start : start + _AT_ONCE])
             await asyncio.sleep(0)
-        _replace(self.path, _MAGIC + b"".join(parts))
+        replace(self.path, _MAGIC + b"".join(parts))
         self._written = version
 
     def _dumps(self) -> list[PolicyDump]:
@@ -112,7 +108,7 @@ class SavedPolicies:
         if version != self._written:
             dumps = self._dumps()
             parts = [_settings(self._server.namespace), *_policies(dumps)]
-            _replace(self.path, _MAGIC + b"".join(parts))
+            replace(self.path, _MAGIC + b"".join(parts))
             self._written = version
 
 
@@ -130,19 +126,3 @@ def _settings(namespace: Namespace) -> bytes:
 
 def _policies(dumps: list[PolicyDump]) -> Iterator[bytes]:
     return (_request(Xfrm.NEWPOLICY, encode.policy(dump)) for dump in dumps)
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all, whatever crashes: a new one, flushed, takes the old one's name."""
-    new = path.with_suffix(".new")
-    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
-    with open(descriptor, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(descriptor)
-    new.rename(path)
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)

@@ -21,6 +21,7 @@ from uxfrm.daemon import logs, notify
 from uxfrm.daemon.access import OWN_ALONE, Access, Rights, Visitor
 from uxfrm.daemon.attached import Attached, Wanted
 from uxfrm.daemon.control import PORTS_MAX, PORTS_OF_OTHERS, ControlledEngine
+from uxfrm.daemon.numbers import Numbers
 from uxfrm.daemon.ports import Hub
 from uxfrm.daemon.saved import SavedPolicies
 from uxfrm.intercept.remote import serve_control
@@ -214,7 +215,7 @@ def relax_collector() -> None:
 class Options:
     """What `uxfrm daemon` is told. `group` is the socket's, -1 to leave it; `attach` says whose packets.
 
-    `setup` fills the tables before anything is served.
+    `setup` fills the tables before anything is served; what it returns keeps account of sequence numbers.
     """
 
     path: Path
@@ -223,7 +224,7 @@ class Options:
     access: Access = OWN_ALONE
     state_dir: Path | None = None
     attach: Wanted | None = None
-    setup: Callable[[Namespace], None] | None = None
+    setup: Callable[[Namespace], Numbers] | None = None
 
 
 async def daemon(options: Options) -> bool:
@@ -241,10 +242,9 @@ async def daemon(options: Options) -> bool:
     listener = listen(options.path, options.mode, options.group)
     attached = None
     try:
-        if options.setup is not None:
-            options.setup(service.server.namespace)
+        numbers = options.setup(service.server.namespace) if options.setup is not None else None
         if options.attach is not None:
-            attached = Attached(service.hub, options.attach, service.fail)
+            attached = Attached(service.hub, options.attach, service.fail, numbers)
         await _serve(listener, options, service, saved)
     finally:
         listener.close()

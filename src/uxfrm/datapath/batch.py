@@ -68,7 +68,6 @@ PACKET_DTYPE = np.dtype(
         ("outcome", np.int64),
         ("policy", np.int64),  # slot of the policy that took it, -1 for none
         ("detail", np.int64),  # number of a remembered explanation, 0 for none
-        ("mtu", np.int64),  # what it was too big for, where that is why it ended
     ],
     align=True,
 )

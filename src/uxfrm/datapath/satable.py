@@ -8,13 +8,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from uxfrm.datapath import ah
+from uxfrm.datapath.batch import Int64s
 from uxfrm.datapath.carriers import added
 from uxfrm.model import algorithm as algo
 from uxfrm.model.address import AF_INET, AF_INET6
 from uxfrm.model.flow import PROTO_AH, PROTO_COMP, PROTO_ESP, PROTO_IPIP, PROTO_IPV6
 from uxfrm.model.iptfs import HEADER as AGGFRAG_HEADER
-from uxfrm.model.state import StateConfig
+from uxfrm.model.state import OSEQ_MAY_WRAP, StateConfig
 from uxfrm.model.template import Mode
 from uxfrm.tables import rows as r
 from uxfrm.tables.states import State
@@ -109,6 +112,38 @@ def _install_esp(state: State, config: StateConfig, keyring: Keyring, randbytes:
         int.from_bytes(salt[:4]), int.from_bytes(salt[4:8]), int.from_bytes(salt[8:]),
         min(config.tfcpad, _IP_LENGTH_MAX), r.TRANSFORM_ESP,
     )  # fmt: skip
+
+
+# -- going on where another state with the same keys stopped
+
+
+SALT_BYTES = 8
+
+
+def salt_of(state: State) -> bytes:
+    """What a state's IVs are its sequence numbers salted with."""
+    x = state.record
+    return int(x["iv_salt_hi"]).to_bytes(4) + int(x["iv_salt_lo"]).to_bytes(4)
+
+
+def counts_on(state: State) -> bool:
+    """True where a state may use more than 2^32 numbers."""
+    return bool(state.record["esn"]) or bool(int(state.record["extra_flags"]) & OSEQ_MAY_WRAP)
+
+
+def go_on(state: State, used: int, salt: bytes) -> None:
+    """Let a state send as one that has used `used` numbers, with that one's salt: no IV comes twice."""
+    x = state.record
+    x["oseq"] = x["pre_oseq"] = used & 0xFFFFFFFF
+    x["oseq_hi" if x["esn"] else "wraps"] = used >> 32
+    x["iv_salt_hi"], x["iv_salt_lo"] = int.from_bytes(salt[:4]), int.from_bytes(salt[4:])
+
+
+def numbers_used(rows: Any, those: Int64s) -> Int64s:
+    """How many numbers the states of these rows have used."""
+    x = rows[those]
+    used: Int64s = np.where(x["esn"] > 0, x["oseq_hi"], x["wraps"]) << 32 | x["oseq"]
+    return used
 
 
 def uninstall(state: State, keyring: Keyring) -> None:

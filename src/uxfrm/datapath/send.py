@@ -29,7 +29,7 @@ _BUNDLES_START = 64
 _TOO_LARGE = (
     Outcome.OUT_TOO_BIG, Outcome.OUT_INTERFACE_TOO_BIG, Outcome.OUT_FRAGMENTED, Outcome.OUT_IPTFS_TOO_BIG,
 )  # fmt: skip
-_SIZES = [int(outcome) for outcome in _TOO_LARGE]
+_SIZES = tuple(int(outcome) for outcome in _TOO_LARGE)
 _DEFAULT_MTU = 1500
 
 
@@ -104,10 +104,15 @@ def send(context: Context, bundles: Bundles, batch: Batch, hold: bool = True) ->
         done = _advance(context, bundles, batch, done, hold)
     if len(context.iptfs):
         _send_queued(context, bundles, batch)
-    sizes = context.totals[_SIZES]
+    before = _too_large(context.totals)
     context.finish(batch)
-    if (context.totals[_SIZES] != sizes).any():
+    if _too_large(context.totals) != before:
         _divide(context, bundles, batch, hold)
+
+
+def _too_large(totals: Int64s) -> int:
+    """How many packets ever were too large for their path. Cheaper than an index by a list."""
+    return sum(map(totals.item, _SIZES))
 
 
 def _divide(context: Context, bundles: Bundles, batch: Batch, hold: bool) -> None:

@@ -33,7 +33,8 @@ class End:
         self._file.write_text(setup.host_file(lab.plan, number))
         self._ready = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._ready.bind(str(folder / f"{node}.ready"))
-        command = [*_UXFRM, "up", "--foreground", "--socket", str(self.socket), str(self._file)]
+        command = [*_UXFRM, "up", "--foreground", "--socket", str(self.socket)]
+        command += ["--state-dir", str(folder / f"{node}.state"), str(self._file)]
         with self._log.open("wb") as said:
             environment = os.environ | {"NOTIFY_SOCKET": str(folder / f"{node}.ready")}
             self.process = lab.start(node, *command, said=said, env=environment)
