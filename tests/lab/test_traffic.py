@@ -117,7 +117,7 @@ def test_udp_datagrams(case: Case, family: int) -> None:
     said = iperf(case, family, "--udp", "--bitrate", "5M", "--length", "1000", "--bytes", "300K")
     assert said["sum"]["packets"] >= 300  # type: ignore[index]
     assert said["sum"]["lost_packets"] == 0  # type: ignore[index]
-    assert case.only_sealed() > 100
+    assert case.only_sealed() > 10  # datagrams for one way leave together, and are seen as one
 
 
 def test_a_full_size_packet_that_must_not_be_fragmented_is_told_the_mtu(case: Case) -> None:
