@@ -63,7 +63,9 @@ def ipv4(number: int, size: int, tos: int = 0, proto: int = 17, df: bool = False
 def ipv6(number: int, size: int, tos: int = 0) -> bytes:
     """An inner IPv6 packet of `size` bytes that says its number."""
     ends = (ipaddress.ip_address(text).packed for text in ("fd01::1", "fd02::1"))
-    head = struct.pack(">IHBB16s16s", 6 << 28 | tos << 20, size - 40, 17, 64, *ends)
+    # A packet of 40 bytes has nothing else to say it with than the flow label.
+    first = 6 << 28 | tos << 20 | number & 0xFFFFF
+    head = struct.pack(">IHBB16s16s", first, size - 40, 17, 64, *ends)
     return head + _body(number, size - 40)
 
 
