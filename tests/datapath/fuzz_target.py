@@ -1,6 +1,7 @@
 """What must hold whatever comes in: packets end, each in one counted way, the same way alone and in a batch.
 
-One host with a state for every layer of every case of `fuzz_packets`.
+What an integrity algorithm covers is delivered as it was sealed, or not at all. One host with a state for
+every layer of every case of `fuzz_packets`.
 """
 
 from __future__ import annotations
@@ -8,33 +9,55 @@ from __future__ import annotations
 import random
 from collections import Counter as Tally
 from dataclasses import replace
+from functools import cache
 from hashlib import blake2b
 
-from datapath.fuzz_packets import cases, tfs_states
+import numpy as np
+
+from datapath.fuzz_packets import cases, corpus, tfs_states
 from linux.twin import Case, outcomes
 from uxfrm.datapath.batch import Batch
 from uxfrm.model.address import AF_INET, AF_INET6, ANY4, ANY6
 from uxfrm.model.dump import StateId
-from uxfrm.model.flow import PROTO_AH, PROTO_ESP
+from uxfrm.model.flow import PROTO_AH, PROTO_ESP, PROTO_UDP
 from uxfrm.model.outcome import Counter, Outcome, Verdict
 from uxfrm.model.policy import Direction, PolicyConfig
 from uxfrm.model.selector import Selector
 from uxfrm.model.state import StateConfig
-from uxfrm.model.template import Mode, Template
+from uxfrm.model.template import MAX_DEPTH, Mode, Template
 from uxfrm.namespace import Namespace
 
 WINDOWLESS = 3
 """One state in so many has a replay window: the others open the same packet again and again."""
 
+LET_IN = (Verdict.DELIVERED, Verdict.FORWARDED)
 KEPT = (Verdict.DELIVERED, Verdict.FORWARDED, Verdict.CLEAR, Verdict.RETURNED)
+FLOWS_MOST = 1 << 20
 FRAGMENTS_MOST = 8 << 20
 """Bytes that fragments may wait in: twice the default of ipfrag_high_thresh, one for each family."""
+
+
+def upper(batch: Batch, i: int) -> bytes:
+    """What a packet carries behind its IP headers; a UDP checksum is made anew where NAT may have been."""
+    p = batch.packets[i]
+    found = batch.packet(i)[int(p["header"]) :]
+    return found[:6] + found[8:] if p["proto"] == PROTO_UDP else found
+
+
+@cache
+def authentic() -> frozenset[bytes]:
+    """What packets that nobody has changed carry."""
+    host = Receiver(frozenset())
+    batch = Batch.pack(corpus(), host.namespace.now_s)
+    host.namespace.input(batch)
+    return frozenset(upper(batch, i) for i, end in enumerate(outcomes(batch)) if end.verdict in LET_IN)
 
 
 class Receiver:
     """The host, and what it made of everything so far as one digest."""
 
-    def __init__(self) -> None:
+    def __init__(self, known: frozenset[bytes] | None = None) -> None:
+        self.known = authentic() if known is None else known
         self.namespace = Namespace(randbytes=random.Random(1).randbytes, now_s=1000)
         for i, config in enumerate(layer for case in cases() for layer in _states(case)):
             if i % WINDOWLESS and config.replay_esn is None:
@@ -47,6 +70,7 @@ class Receiver:
                 PolicyConfig(Direction.IN, Selector(family, anywhere, anywhere), _optional())
             )
         self.tally: Tally[Outcome] = Tally()
+        self.covered = 0
         self.digest = blake2b(digest_size=16)
 
     def take(self, wire: list[bytes]) -> list[tuple[Outcome, bytes]]:
@@ -58,6 +82,7 @@ class Receiver:
         assert len(ends) >= len(wire), "packets were lost"
         assert Outcome.PENDING not in ends, "a packet did not end"
         self._check_counters(before, ends)
+        self._check_authentic(batch, ends)
         found = [(end, batch.packet(i) if end.verdict in KEPT else b"") for i, end in enumerate(ends)]
         self.tally.update(ends)
         for end, packet in found:
@@ -70,6 +95,16 @@ class Receiver:
         dropped = Tally(end.counter for end in ends if end.counter is not None)
         assert moved == dict(dropped), "counters and outcomes differ"
 
+    def _check_authentic(self, batch: Batch, ends: list[Outcome]) -> None:
+        """What passed a state with an ICV carries what it carried when it was sealed."""
+        rows, p = self.namespace.states.rows, batch.packets
+        let_in = np.flatnonzero([end.verdict in LET_IN for end in ends])
+        passed = np.arange(MAX_DEPTH) < p["depth"][let_in][:, None]
+        covered = (passed & (rows["icv_bytes"][p["path"][let_in]] > 0)).any(axis=1)
+        for i in let_in[covered].tolist():
+            assert upper(batch, i) in self.known, "something was delivered that nobody sealed"
+        self.covered += int(covered.sum())
+
     def pass_time(self, seconds: float) -> None:
         """Let fragments and limits run out."""
         self.namespace.advance(self.namespace.now + seconds)
@@ -78,6 +113,11 @@ class Receiver:
             assert Outcome.PENDING not in ends
             for i, end in enumerate(ends):
                 self.digest.update(end.to_bytes(2) + (batch.packet(i) if end.verdict in KEPT else b""))
+
+    def remembered(self) -> int:
+        """Bytes of the flow table, which grows with the flows up to a bound of its own."""
+        flows = self.namespace.path.flows
+        return int(flows.keys.nbytes + flows.values.nbytes)
 
     def renew(self) -> None:
         """Make IP-TFS's states anew: a number invented far ahead leaves all that follow too late."""
@@ -89,7 +129,7 @@ class Receiver:
         """What waits and what is remembered stays within bounds."""
         figures = self.namespace.statistics()
         assert figures.fragments.bytes <= FRAGMENTS_MOST, "fragments wait without bound"
-        assert figures.flows.entries <= figures.flows.capacity
+        assert figures.flows.entries <= figures.flows.capacity <= FLOWS_MOST
         assert figures.held.packets == 0
 
 

@@ -60,6 +60,11 @@ def test_other_packets_give_another_digest(packets: list[bytes]) -> None:
     assert first.digest.hexdigest() != second.digest.hexdigest()
 
 
+def test_what_nobody_sealed_is_noticed(packets: list[bytes]) -> None:
+    with pytest.raises(AssertionError, match="nobody sealed"):
+        Receiver(frozenset()).take(packets)
+
+
 Chosen = tuple[int, Change, random.Random]
 
 
