@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from errno import errorcode
-from functools import partial
+from functools import cache, partial
 from ipaddress import IPv4Address
 
 from linux.guest import LinuxGuest, Sending
@@ -75,6 +75,12 @@ _NEWER = re.compile(r"^[ |]*\t(dir out|lastused .*)$")
 _CHOSEN = re.compile(r"(?<!context: )\b(seq|index) ((?:0x)?[0-9a-f]+)")
 
 
+@cache
+def _datagram(net: int, payload: bytes) -> bytes:
+    """Scapy takes a millisecond: what is sealed within a second must not wait for it twice."""
+    return SHAPES[net].datagram(payload)
+
+
 def sealed_by(*lines: str) -> Callable[..., list[bytes]]:
     """A peer with these states and policies: called with payloads, it gives the packets that it sends."""
     peer = Namespace(randbytes=random.Random(1).randbytes)
@@ -82,7 +88,7 @@ def sealed_by(*lines: str) -> Callable[..., list[bytes]]:
         execute(parse_words(split(line)), peer)
 
     def seal(*payloads: bytes, net: int = BEHIND) -> list[bytes]:
-        batch = Batch.pack([SHAPES[net].datagram(payload) for payload in payloads])
+        batch = Batch.pack([_datagram(net, payload) for payload in payloads])
         peer.output(batch)
         assert {outcome.verdict for outcome in outcomes(batch)} <= {Verdict.SENT, Verdict.CLEAR}
         return [batch.packet(i) for i in range(len(batch))]

@@ -35,8 +35,8 @@ def what_comes_again_or_late(host: Host) -> None:
 def a_window_of_128_with_64_bits(host: Host) -> None:
     esn = "flag esn replay-window 128 replay-seq 0xfffffff0 replay-oseq 0xfffffff0"
     peer = sealed_by(state(1, esn, ENDS_IN), TO_GUEST)
-    host.ip(state(1, esn, ENDS_IN), POLICY_IN)
     packets = peer(*(b"%d" % i for i in range(200)))
+    host.ip(state(1, esn, ENDS_IN), POLICY_IN)
     host.receive([packets[0], packets[40], packets[0], packets[7], packets[39]])
     host.receive([packets[199], packets[71], packets[72], packets[72], packets[40]])
 
@@ -44,8 +44,8 @@ def a_window_of_128_with_64_bits(host: Host) -> None:
 @scenario("XfrmInStateProtoError")
 def what_is_forged_moves_no_window(host: Host) -> None:
     peer = sealed_by(state(1, ends=ENDS_IN), TO_GUEST)
-    host.ip(state(1, "replay-window 32", ENDS_IN), POLICY_IN)
     packets = peer(*(b"%d" % i for i in range(60)))
+    host.ip(state(1, "replay-window 32", ENDS_IN), POLICY_IN)
     forged = packets[50][:-1] + bytes([packets[50][-1] ^ 1])
     host.receive([packets[0], forged, packets[1], packets[50], packets[2]])
 
