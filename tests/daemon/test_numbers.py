@@ -88,6 +88,20 @@ def test_numbers_are_noted_long_before_they_are_used(tmp_path: Path) -> None:
     assert sent(again, 1, 1)[0][0] > AHEAD * 2 - 1000
 
 
+def test_the_row_of_a_state_that_is_gone_is_not_its_own(tmp_path: Path) -> None:
+    namespace = host({1: KEY, 2: KEY}, 1)
+    numbers = Numbers(tmp_path, namespace)
+    namespace.flush_states()
+    gcm = algo.aead("rfc4106(gcm(aes))", OTHER, 128)
+    for spi in (3, 4):
+        made = namespace.add_state(StateConfig(RIGHT, LEFT, spi=spi, reqid=spi, mode=Mode.TUNNEL, aead=gcm))
+        made.record["oseq"] = 5 * AHEAD
+    before = numbers.path.read_bytes()
+    numbers.keep()
+    assert numbers.path.read_bytes() == before
+    assert [int(state.record["oseq"]) for state in namespace.states] == [5 * AHEAD] * 2
+
+
 @pytest.mark.parametrize("esn", [False, True])
 def test_keys_that_are_used_up(tmp_path: Path, esn: bool) -> None:
     namespace = host({1: KEY, 7: OTHER}, 1, esn)

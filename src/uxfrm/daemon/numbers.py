@@ -61,9 +61,10 @@ class Numbers:
         if not len(self._rows):
             return
         used = satable.numbers_used(self._namespace.states.rows, self._rows)
-        short = np.flatnonzero(used > self._noted - AHEAD // 2)
-        if len(short):
-            self._note(short.tolist())
+        short = np.flatnonzero(used > self._noted - AHEAD // 2).tolist()
+        # The row of a state that is gone may be another's.
+        if short := [i for i in short if self._states[i].row == self._rows[i]]:
+            self._note(short)
 
     def _note(self, which: Sequence[int]) -> None:
         """Note AHEAD numbers more for these states, which go on behind all that were noted for their keys."""
