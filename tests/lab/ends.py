@@ -79,9 +79,9 @@ class End:
 
 
 @contextmanager
-def ends(lab: Lab, folder: Path, *options: str) -> Iterator[tuple[End, End]]:
-    """Daemons on both ends, the lab's own order."""
-    left, right = (End(lab, node, folder, *options) for node in lab.plan.ends)
+def ends(lab: Lab, folder: Path, *options: str, **own: tuple[str, ...]) -> Iterator[tuple[End, End]]:
+    """Daemons on both ends, the lab's own order; `own`: options of one node's alone."""
+    left, right = (End(lab, node, folder, *options, *own.get(node, ())) for node in lab.plan.ends)
     try:
         left.wait()
         right.wait()

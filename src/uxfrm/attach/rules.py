@@ -168,6 +168,11 @@ class Rules:
             if other != self._backend:
                 _remove(other)
 
+    @property
+    def by_raw_socket(self) -> bool:
+        """Whether changing them takes CAP_NET_RAW besides CAP_NET_ADMIN, once they are installed."""
+        return self._backend == "legacy"
+
     def close(self) -> None:
         """Take the rules away: packets pass as they would without uxfrm."""
         remove()

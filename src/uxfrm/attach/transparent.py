@@ -77,9 +77,9 @@ class Transparent:
     def __init__(self, plan: Plan, mtu_of: Callable[[bytes], int | None] = path_mtu) -> None:
         self.queues: list[Queue] = []
         self.raw: dict[int, Raw] = {}
-        self._rules = Rules(plan)
+        self.rules = Rules(plan)
         self._plan = plan
-        self._rules.install()
+        self.rules.install()
         try:
             self.raw[4] = open_raw(socket.AF_INET, ())
             self.raw[6] = open_raw(socket.AF_INET6, ())
@@ -96,7 +96,7 @@ class Transparent:
         if plan.queue != self._plan.queue:
             raise ValueError("the queues are those that were opened")
         if plan != self._plan:
-            self._rules.install(plan)
+            self.rules.install(plan)
             self._plan = plan
 
     def send(self, batch: Batch, those: Int64s) -> int:
@@ -110,4 +110,4 @@ class Transparent:
         for raw in self.raw.values():
             raw.close()
         if open_:
-            self._rules.close()
+            self.rules.close()

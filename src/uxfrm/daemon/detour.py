@@ -20,6 +20,7 @@ from uxfrm.attach.attachment import AttachmentError
 from uxfrm.attach.routes import Routes
 from uxfrm.attach.tun import Tun
 from uxfrm.daemon import logs, screen
+from uxfrm.daemon.privileges import Capability
 from uxfrm.daemon.surroundings import Surroundings
 from uxfrm.model.address import Address, masked, parse, show
 from uxfrm.model.policy import Action, DefaultAction, Direction, PolicyConfig
@@ -40,6 +41,8 @@ class _Wanted:
 
 class Detour:
     """Routes and rules for one device and one namespace's policies. Raises AttachmentError."""
+
+    rights_to_follow = frozenset({Capability.NET_ADMIN})
 
     def __init__(self, policies: PolicyTable, tun: Tun, surroundings: Surroundings) -> None:
         self._policies = policies

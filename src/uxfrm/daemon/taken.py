@@ -11,6 +11,7 @@ from uxfrm.attach import rules
 from uxfrm.attach.nfqueue import Queue
 from uxfrm.attach.raw import Raw
 from uxfrm.attach.transparent import Transparent, plan_of
+from uxfrm.daemon.privileges import Capability
 from uxfrm.tables.policies import PolicyTable
 
 
@@ -33,6 +34,12 @@ class Taken:
     def raw(self) -> dict[int, Raw]:
         """What sends by IP version, with our mark."""
         return self._transparent.raw
+
+    @property
+    def rights_to_follow(self) -> frozenset[Capability]:
+        """What it takes to change the rules, and to give a verdict."""
+        raw = {Capability.NET_RAW} if self._transparent.rules.by_raw_socket else ()
+        return frozenset({Capability.NET_ADMIN}).union(raw)
 
     def follow(self, again: bool = False) -> None:
         """Do what the policies say now; `again` changes nothing here. Raises AttachmentError."""
