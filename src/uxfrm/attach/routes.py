@@ -35,7 +35,8 @@ PRIORITY = 215  # before 220, where strongSwan's rule is
 _FAMILIES = (socket.AF_INET, socket.AF_INET6)
 _UNICAST, _UNREACHABLE = 1, 7
 _INVERT = 2
-_FALLBACK_METRIC = 1 << 20
+_NOWHERE = 255  # of a route to be deleted: whatever its scope is
+_CLOSED: Mapping[str, Any] = {"type": "unreachable", "priority": 1 << 20}
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +83,8 @@ class Routes:
         self._mark = mark
         self._table = table
         self._priority = priority
+        self._there: dict[str, set[_Route]] = {}
+        self._ruled: dict[int, bool] = {}
 
     def replace(
         self,
@@ -101,11 +104,31 @@ class Routes:
             there = {_route(message) for message in _ours(ip.get_routes, self._table)}
             for route in wanted - there:
                 self._add(ip, route)
-            for family in _FAMILIES:
-                self._rule(ip, family, any(route.family == family for route in wanted))
+            self._there, self._ruled = {}, {}
+            for route in wanted:
+                self._there.setdefault(route.destination, set()).add(route)
+            self._have_rules(ip)
             for message in _ours(ip.get_routes, self._table):
                 if _route(message) not in wanted:
                     _delete(ip, message)
+
+    def change(self, added: Mapping[str, str | None], gone: Iterable[str]) -> None:
+        """After `replace`: lead more prefixes into the device, or with other sources, and others no longer.
+
+        Nothing is asked of the kernel about the other routes. What was closed and is added is open when it is
+        gone. Prefixes as `ip_network` spells them. Raises AttachmentError.
+        """
+        with _socket() as ip:
+            for prefix, source in added.items():
+                routes = self._wanted((prefix,), source, {})
+                for route in routes - self._there.get(prefix, set()):
+                    self._add(ip, route)
+                self._there[prefix] = routes
+            self._have_rules(ip)
+            for prefix in gone:
+                for route in self._there.pop(prefix, ()):
+                    self._delete(ip, route)
+            self._have_rules(ip)
 
     def close(self) -> None:
         """Take routes and rules away: traffic goes as it would without uxfrm. Raises AttachmentError."""
@@ -131,10 +154,24 @@ class Routes:
         where = {"family": route.family, "dst": route.destination, "table": self._table, "proto": PROTOCOL}
         if not route.device:
             # IPv6 wants a device for every route; the kernel takes the loopback device.
-            ip.route("replace", **where, type="unreachable", priority=_FALLBACK_METRIC)
+            ip.route("replace", **where, **_CLOSED)
             return
         prefsrc = {} if route.source is None else {"prefsrc": route.source}
         ip.route("replace", **where, oif=route.device, scope=_scope(route.family), priority=1, **prefsrc)
+
+    def _have_rules(self, ip: Any) -> None:
+        """Have the rule of each family that has routes, and of no other."""
+        for family, mark in zip(_FAMILIES, (".", ":"), strict=True):
+            wanted = any(mark in prefix for prefix in self._there)
+            if self._ruled.get(family) != wanted:
+                self._rule(ip, family, wanted)
+                self._ruled[family] = wanted
+
+    def _delete(self, ip: Any, route: _Route) -> None:
+        where = {"family": route.family, "dst": route.destination, "table": self._table, "proto": PROTOCOL}
+        kind = {"oif": route.device, "priority": 1} if route.device else _CLOSED
+        with _gone_already():
+            ip.route("del", **where, **kind, scope=_NOWHERE)
 
     def _rule(self, ip: Any, family: int, wanted: bool) -> None:
         """Have the rule once, or not at all."""

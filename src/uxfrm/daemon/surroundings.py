@@ -20,10 +20,13 @@ from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from uxfrm.attach.attachment import OWN_MARK
+from uxfrm.attach.routes import PROTOCOL
 from uxfrm.model.address import Address, parse, show
 from uxfrm.namespace import Namespace
+from uxfrm.netlink.wire import messages
 
 _GROUPS = 0x1 | 0x10 | 0x40 | 0x100 | 0x400  # RTMGRP_LINK, IPV4_IFADDR, IPV4_ROUTE, IPV6_IFADDR, IPV6_ROUTE
+_OF_ROUTES, _RTM_PROTOCOL = (24, 25), 5  # RTM_NEWROUTE, RTM_DELROUTE; where struct rtmsg has the protocol
 _MULTICAST4, _MULTICAST6 = 0xE0, 0xFF
 _WAYS_MAX = 4096
 _PAUSE_S = 0.05
@@ -47,6 +50,7 @@ class Surroundings:
         self._thread = ThreadPoolExecutor(1, "netlink")
         self._ip = self.ask(IPRoute)
         self._ways: dict[Address, _Way] = {}
+        self._mtus: dict[int, int | None] = {}
         self._local = self.ask(self._addresses)
         self._news = socket.socket(
             socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE
@@ -112,8 +116,12 @@ class Surroundings:
         except NetlinkError:
             return _Way(None, None, None)
         source, device = route.get_attr("RTA_PREFSRC"), route.get_attr("RTA_OIF")
-        link = self._ip.get_links(device)[0] if device else None
-        return _Way(parse(source) if source else None, device, link and link.get_attr("IFLA_MTU"))
+        return _Way(parse(source) if source else None, device, self._mtu(device) if device else None)
+
+    def _mtu(self, device: int) -> int | None:
+        if device not in self._mtus:
+            self._mtus[device] = self._ip.get_links(device)[0].get_attr("IFLA_MTU")
+        return self._mtus[device]
 
     def _addresses(self) -> frozenset[Address]:
         """This host's addresses, and those of IPv4 by which it is one of all."""
@@ -129,20 +137,22 @@ class Surroundings:
 
     def _read(self) -> None:
         """Something changed; more of it may be on its way."""
-        self._drain()
-        if self._loop is not None and not self._awaited:
+        if self._drain() and self._loop is not None and not self._awaited:
             self._awaited = True
             self._loop.call_later(_PAUSE_S, self._renew)
 
-    def _drain(self) -> None:
+    def _drain(self) -> bool:
+        """Read what there is; whether any of it is news, and not of routes that we have made ourselves."""
+        news = False
         while True:
             try:
-                self._news.recv(1 << 16)
+                news |= not _of_ours(self._news.recv(1 << 16))
             except BlockingIOError:
-                return
+                return news
             except OSError as error:
                 if error.errno != errno.ENOBUFS:  # some were lost, which is news enough
                     raise
+                news = True
 
     def _renew(self) -> None:
         """What is known is asked for anew."""
@@ -150,6 +160,15 @@ class Surroundings:
         if self._news.fileno() < 0:
             return
         self._ways.clear()
+        self._mtus.clear()
         self._local = self.ask(self._addresses)
         for changed in self._changed:
             changed()
+
+
+def _of_ours(datagram: bytes) -> bool:
+    """Whether all messages of a datagram are about routes of uxfrm's own. Source: rtnetlink(7)."""
+    return all(
+        message.type in _OF_ROUTES and message.payload[_RTM_PROTOCOL] == PROTOCOL
+        for message in messages(datagram)
+    )
