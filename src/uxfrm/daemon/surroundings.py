@@ -17,16 +17,15 @@ from ipaddress import ip_network
 from typing import TypeVar
 
 from pyroute2 import IPRoute
-from pyroute2.netlink.exceptions import NetlinkError
 
 from uxfrm.attach.attachment import OWN_MARK
 from uxfrm.attach.routes import PROTOCOL
-from uxfrm.model.address import Address, parse, show
+from uxfrm.attach.rtnetlink import DELROUTE, NEWROUTE, PROTOCOL_AT, RouteSocket
+from uxfrm.model.address import Address, parse
 from uxfrm.namespace import Namespace
 from uxfrm.netlink.wire import messages
 
 _GROUPS = 0x1 | 0x10 | 0x40 | 0x100 | 0x400  # RTMGRP_LINK, IPV4_IFADDR, IPV4_ROUTE, IPV6_IFADDR, IPV6_ROUTE
-_OF_ROUTES, _RTM_PROTOCOL = (24, 25), 5  # RTM_NEWROUTE, RTM_DELROUTE; where struct rtmsg has the protocol
 _MULTICAST4, _MULTICAST6 = 0xE0, 0xFF
 _WAYS_MAX = 4096
 _PAUSE_S = 0.05
@@ -49,6 +48,7 @@ class Surroundings:
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, "netlink")
         self._ip = self.ask(IPRoute)
+        self._routes = RouteSocket()
         self._ways: dict[Address, _Way] = {}
         self._mtus: dict[int, int | None] = {}
         self._local = self.ask(self._addresses)
@@ -82,6 +82,7 @@ class Surroundings:
         if self._loop is not None:
             self._loop.remove_reader(self._news)
         self._news.close()
+        self._routes.close()
         self.ask(self._ip.close)
         self._thread.shutdown()
 
@@ -107,20 +108,14 @@ class Surroundings:
         if address not in self._ways:
             if len(self._ways) >= _WAYS_MAX:
                 self._ways.clear()
-            self._ways[address] = self.ask(lambda: self._route(address))
+            way = self._routes.way(address, OWN_MARK)
+            device = None if way is None else way.device
+            self._ways[address] = _Way(way and way.source, device, self._mtu(device) if device else None)
         return self._ways[address]
-
-    def _route(self, address: Address) -> _Way:
-        try:
-            (route,) = self._ip.route("get", dst=show(address), mark=OWN_MARK)
-        except NetlinkError:
-            return _Way(None, None, None)
-        source, device = route.get_attr("RTA_PREFSRC"), route.get_attr("RTA_OIF")
-        return _Way(parse(source) if source else None, device, self._mtu(device) if device else None)
 
     def _mtu(self, device: int) -> int | None:
         if device not in self._mtus:
-            self._mtus[device] = self._ip.get_links(device)[0].get_attr("IFLA_MTU")
+            self._mtus[device] = self.ask(lambda: self._ip.get_links(device)[0].get_attr("IFLA_MTU"))
         return self._mtus[device]
 
     def _addresses(self) -> frozenset[Address]:
@@ -169,6 +164,6 @@ class Surroundings:
 def _of_ours(datagram: bytes) -> bool:
     """Whether all messages of a datagram are about routes of uxfrm's own. Source: rtnetlink(7)."""
     return all(
-        message.type in _OF_ROUTES and message.payload[_RTM_PROTOCOL] == PROTOCOL
+        message.type in (NEWROUTE, DELROUTE) and message.payload[PROTOCOL_AT] == PROTOCOL
         for message in messages(datagram)
     )
