@@ -191,7 +191,7 @@ class _Asked:
         for match in new:
             self._parts[self._number(match)][match] = None
         self._size += len(new)
-        if not len(self._parts) // 4 <= _parts(self._size) <= len(self._parts) * 2:
+        if not len(self._parts) // 2 <= _parts(self._size) <= len(self._parts) * 2:
             return None
         if len(self._parts) == 1:
             return _filled(self._only(plan)) if new or less else []

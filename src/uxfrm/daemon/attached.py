@@ -195,7 +195,7 @@ class Attached:
 
     def close(self) -> None:
         """Let everything go; what policies protect stays closed."""
-        self._hub.settle, self._hub.ike, self._hub.sockets.let_by = _nothing, None, None
+        self._hub.settle, self._hub.ike, self._hub.sockets.let_by = None, None, None
         for port in list(self._by_port):
             self._give_up(port)
         self._close.close()

@@ -293,7 +293,7 @@ def _revalued(touched: dict[tuple[str, Shape, str], tuple[_Band, bool]]) -> Iter
         if shape.keys and values is not None and (value in values) != there:
             verb = "delete" if there else "add"
             changes.setdefault((verb, band.sets[shape]), []).append(value)
-    for (verb, name), found in sorted(changes.items(), reverse=True):
+    for (verb, name), found in changes.items():
         yield from _elements(verb, name, found)
 
 
