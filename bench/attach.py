@@ -357,6 +357,7 @@ def follow_rows(count: int, rounds: int) -> list[dict[str, Any]]:
                 "start s": round(time.perf_counter() - start, 1),
             }
             daemon.add(2, 1)
+            time.sleep(1)  # what the device's coming causes is over
             before = daemon.processor_s()
             row["one more ms"] = round(daemon.add(rounds, 1) / rounds * 1e3, 1)
             time.sleep(0.5)  # what the kernel's news of it cause is part of it

@@ -174,6 +174,7 @@ class Attached:
         raw, back = (self._raw(_RECEIVED, OWN_MARK), self._raw({}, 0)) if wanted.raw else ({}, {})
         self.gateway = Gateway(namespace, Outlets(tun, raw, self._by_port, back))
         self.gateway.deaf_to = tun.ifindex
+        namespace.path.cut_before = True  # to the device's MTU, by the kernel
         return [tun, *raw.values()]
 
     def _take(self, namespace: Namespace, wanted: Wanted) -> list[Waitable]:
