@@ -175,11 +175,14 @@ def test_ones_own_routes_are_no_news(host: Diverted) -> None:
 
 
 def test_a_default_of_block_takes_everything(host: Diverted) -> None:
-    host.policies("setdefault out block")
-    host.detour.follow()
+    host.follow("setdefault out block")
+    host.follow(f"add dst 0.0.0.0/0 dir out {TUNNEL}")
+    host.follow("delete dst 0.0.0.0/0 dir out")
     assert silent(host.lab, "a", B)
     assert silent(host.lab, "a", B6)
     assert clear(host.lab) == 0
+    host.follow("setdefault out accept")
+    assert heard(host.lab, "a", B)
 
 
 # -- what comes in

@@ -136,7 +136,7 @@ def test_rules_changed_piece_by_piece_decide_as_the_policies_do(
             else:
                 policy, old = table.update(config, 0)
                 live = [each for each in live if each is not old] + [policy]
-        made.change(*following.changes(), [], [])
+        made.change(*following.changes(), [])
         assert all(kernel.sets.values())
         known = sorted(following.all())
         for _ in range(8):
@@ -162,13 +162,34 @@ def test_one_policy_more_is_one_line_more(monkeypatch: pytest.MonkeyPatch) -> No
         added.append(table.add(config, 0))
         if number >= 100:
             kernel.lines = 0
-            made.change(*following.changes(), [], [])
+            made.change(*following.changes(), [])
             assert kernel.lines == 1 or number == 100
     assert {len(values) for values in kernel.sets.values()} == {200}
     kernel.lines = 0
     table.delete(PolicyId(Direction.IN, index=added[7].index))
-    made.change(*following.changes(), [], [])
+    made.change(*following.changes(), [])
     assert kernel.lines == 1
+
+
+def test_what_is_closed_opens_one_by_one_and_policies_go_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel, table = Kernel(), PolicyTable()
+    monkeypatch.setattr(screen, "install", kernel.install)
+    made, following = Screen("tun"), Following(table, entries)
+    closed = [f"10.0.{n}.0/24" for n in range(20)]
+    made.close(closed)
+    made.change([], [], [])
+    first, second = (next(screen.shut(prefix)) for prefix in closed[:2])
+    here = Selector(2, bytes(4), bytes([10, 0, 0, 7]), 0, 32)
+    table.add(PolicyConfig(Direction.IN, here), 0)
+    made.change(*following.changes(), [])
+    allowed = (next(iter(following.all())).shape, "10.0.0.7")
+    assert kernel.decide("input", {allowed, (first.shape, first.value)}) == "accept"
+    assert kernel.decide("forward", {allowed, (first.shape, first.value)}) == "drop"
+    kernel.lines = 0
+    made.change([], list(screen.shut(closed[0])), [])
+    assert kernel.lines == 2
+    assert kernel.decide("input", {(first.shape, first.value)}) == ""
+    assert kernel.decide("input", {(second.shape, second.value)}) == "drop"
 
 
 def test_rules_that_somebody_else_took_away_are_made_anew(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,5 +206,5 @@ def test_rules_that_somebody_else_took_away_are_made_anew(monkeypatch: pytest.Mo
         kernel.chains.clear()
         source = bytes([10, 0, 0, number])
         table.add(PolicyConfig(Direction.IN, Selector(2, bytes(4), source, 0, 32), action=Action.BLOCK), 0)
-        made.change(*following.changes(), [], [])
+        made.change(*following.changes(), [])
     assert set.union(*kernel.sets.values()) == {"10.0.0.0", "10.0.0.1"}

@@ -21,7 +21,7 @@ from uxfrm.attach.tun import Tun
 from uxfrm.daemon import logs, screen
 from uxfrm.daemon.following import Following
 from uxfrm.daemon.privileges import Capability
-from uxfrm.daemon.screen import Entry, Screen, entries
+from uxfrm.daemon.screen import Entry, Screen, entries, shut
 from uxfrm.daemon.surroundings import Surroundings
 from uxfrm.model.address import Address, masked, parse, show
 from uxfrm.model.policy import Action, DefaultAction, Direction, PolicyConfig
@@ -43,6 +43,7 @@ class Detour:
         self._routes = Routes(tun.ifindex)
         self._screen = Screen(tun.name)
         self._closed = frozenset(surroundings.ask(self._routes.left))
+        self._screen.close(self._closed)
         self._sources: dict[str, str | None] = {}
         self._sure = False  # whether the routes are those of the sources
         self._seen: object = None
@@ -54,10 +55,12 @@ class Detour:
         if version == self._seen and not again:
             return
         came, gone = self._following.changes()
+        closed = self._closed
         try:
             self._lead(_prefixes_of(came), _prefixes_of(gone), again)
         finally:  # what comes in does not wait for what goes out to succeed
-            self._turn_away(_entries_of(came), _entries_of(gone))
+            opened = [entry for prefix in closed - self._closed for entry in shut(prefix)]
+            self._turn_away(_entries_of(came), _entries_of(gone) + opened)
         self._seen = version
 
     def _lead(self, came: list[str], gone: list[str], again: bool) -> None:
@@ -65,9 +68,10 @@ class Detour:
         anywhere = set(_ANYWHERE) - self._following.all()
         if self._policies.default[Direction.OUT] == DefaultAction.BLOCK:
             came += anywhere - self._sources.keys()
+            gone = [prefix for prefix in gone if prefix not in anywhere]
         else:
-            gone += anywhere & self._sources.keys()
-        asked = came + [prefix for prefix in self._sources if prefix not in gone] if again else came
+            gone = [*{*gone, *(anywhere & self._sources.keys())}]
+        asked = [*came, *(self._sources.keys() - gone)] if again else came
         sources = {prefix: self._source(prefix) for prefix in asked}
         others = {prefix: source for prefix, source in sources.items() if self._differs(prefix, source)}
         self._closed -= others.keys()
@@ -91,7 +95,7 @@ class Detour:
     def _turn_away(self, came: list[Entry], gone: list[Entry]) -> None:
         default = self._policies.default
         blocked = [d for d in (Direction.IN, Direction.FWD) if default[d] == DefaultAction.BLOCK]
-        self._surroundings.ask(lambda: self._screen.change(came, gone, blocked, self._closed))
+        self._surroundings.ask(lambda: self._screen.change(came, gone, blocked))
 
     def _source(self, prefix: str) -> str | None:
         """The source that the host's packets to a prefix would get without uxfrm."""

@@ -39,8 +39,9 @@ _PASS = (
 )
 _AT_ONCE = 256
 
-Order = tuple[int, int, int]
-_Base = tuple[tuple[Direction, ...], tuple[str, ...]]
+_LAST = 1 << 32
+
+Order = tuple[int, int, int | str]
 
 
 class Shape(NamedTuple):
@@ -74,11 +75,21 @@ def entries(policy: Policy) -> Iterator[Entry]:
     yield Entry(Direction(config.direction), order, "drop" if dropped else "accept", shape, value)
 
 
+def shut(prefix: str) -> Iterator[Entry]:
+    """What is said of a prefix from which nothing in clear may come unless some policy lets it."""
+    network = ip_network(prefix)
+    four = network.version == 4
+    fields = list(_address(four, "saddr", network.network_address.packed, network.prefixlen))
+    shape, value = _shaped([_family(four)], fields)
+    for direction in _HOOKS:
+        yield Entry(direction, (_LAST, 0, prefix), "drop", shape, value)
+
+
 def _compared(config: PolicyConfig) -> tuple[Shape, str]:
     """What a policy compares, and with which value."""
     selector, mark = config.selector, config.mark
     four = selector.family == AF_INET
-    head = [f"meta nfproto {'ipv4' if four else 'ipv6'}"]
+    head = [_family(four)]
     fields = [
         *_address(four, "saddr", selector.saddr, selector.prefixlen_s),
         *_address(four, "daddr", selector.daddr, selector.prefixlen_d),
@@ -96,6 +107,14 @@ def _compared(config: PolicyConfig) -> tuple[Shape, str]:
             fields += _port("th dport", selector.dport, selector.dport_mask)
         else:
             head += _raw_ports(selector)
+    return _shaped(head, fields)
+
+
+def _family(four: bool) -> str:
+    return f"meta nfproto {'ipv4' if four else 'ipv6'}"
+
+
+def _shaped(head: list[str], fields: list[tuple[str, str, str]]) -> tuple[Shape, str]:
     keys, types, values = zip(*fields, strict=True) if fields else ((), (), ())
     return Shape(" ".join(head), tuple(keys), tuple(types)), " . ".join(values)
 
@@ -155,44 +174,42 @@ class Screen:
         self._device = device
         self._bands: dict[Direction, list[_Band]] = {direction: [] for direction in _HOOKS}
         self._where: dict[Entry, _Band] = {}
-        self._base: _Base | None = None
+        self._blocked: list[Direction] | None = None  # as the rules have it, if there are any
         self._sets = 0
 
-    def change(
-        self,
-        came: Sequence[Entry],
-        gone: Sequence[Entry],
-        blocked: Iterable[Direction],
-        closed: Iterable[str],
-    ) -> None:
+    def close(self, prefixes: Iterable[str]) -> None:
+        """Have nothing in clear come from prefixes, from the first change on until `shut` of them is gone."""
+        band = _Band("closed", "drop")
+        self._where |= {entry: band for prefix in prefixes for entry in shut(prefix)}
+
+    def change(self, came: Sequence[Entry], gone: Sequence[Entry], blocked: Iterable[Direction]) -> None:
         """Have entries that came and not those that are gone, all or none.
 
-        `blocked`: the directions whose default is to block; `closed`: prefixes from which nothing in clear
-        may come, whatever the policies say.
+        `blocked`: the directions whose default is to block.
         """
-        base = tuple(sorted(blocked)), tuple(sorted(closed))
-        if base == self._base and not came and not gone:
+        wanted = sorted(blocked)
+        if wanted == self._blocked and not came and not gone:
             return
         try:
-            if base != self._base:
+            if wanted != self._blocked:
                 raise _Unfit
             install(self._changed(came, gone))
         except (_Unfit, AttachmentError):
             # Or somebody else has changed the table. Whatever it is, making it anew decides.
-            self._install_all((self._where.keys() - set(gone)).union(came), base)
+            self._install_all((self._where.keys() - set(gone)).union(came), wanted)
 
     # -- all of it
 
-    def _install_all(self, wanted: Set[Entry], base: _Base) -> None:
-        self._base = None
+    def _install_all(self, wanted: Set[Entry], blocked: list[Direction]) -> None:
+        self._blocked = None
         self._bands = {direction: [] for direction in _HOOKS}
         self._where, self._sets = {}, 0
         for direction in _HOOKS:
             mine = sorted(entry for entry in wanted if entry.direction == direction)
             for verdict, band in groupby(mine, key=lambda entry: entry.verdict):
                 self._file_all(direction, verdict, band)
-        install("\n".join([*self._text(base), ""]))
-        self._base = base
+        install("\n".join([*self._text(blocked), ""]))
+        self._blocked = blocked
 
     def _file_all(self, direction: Direction, verdict: str, mine: Iterable[Entry]) -> None:
         bands = self._bands[direction]
@@ -201,8 +218,7 @@ class Screen:
         for entry in mine:
             self._file(entry, band)
 
-    def _text(self, base: _Base) -> Iterator[str]:
-        blocked, closed = base
+    def _text(self, blocked: Iterable[Direction]) -> Iterator[str]:
         yield from (f"add table {_IN_TABLE}", f"delete table {_IN_TABLE}", f"add table {_IN_TABLE}")
         for direction, hook in _HOOKS.items():
             for band in self._bands[direction]:
@@ -216,7 +232,6 @@ class Screen:
             rules = [f'iifname {{ "{self._device}", "lo" }} accept']
             rules += _PASS if direction == Direction.IN else ()
             rules += [f"jump {band.name}" for band in self._bands[direction]]
-            rules += [f"{_word(prefix)} saddr {prefix} drop" for prefix in closed]
             rules += ["drop"] if direction in blocked else []
             yield from (f"add rule {_IN_TABLE} {hook} {rule}" for rule in rules)
 
@@ -318,10 +333,6 @@ def _elements(verb: str, name: str, values: Iterable[str]) -> Iterator[str]:
     listed = list(values)
     for start in range(0, len(listed), _AT_ONCE):
         yield f"{verb} element {_IN_TABLE} {name} {{ {', '.join(listed[start : start + _AT_ONCE])} }}"
-
-
-def _word(prefix: str) -> str:
-    return "ip" if ip_network(prefix).version == 4 else "ip6"
 
 
 # -- the program
