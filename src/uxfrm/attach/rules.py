@@ -29,6 +29,7 @@ import socket
 import subprocess
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 from zlib import crc32
 
 from uxfrm.attach.attachment import CHECKED_MARK, OWN_MARK, AttachmentError
@@ -88,8 +89,13 @@ class Match:
 
 ALL = (Match(),)
 
-Change = tuple[Sequence[Match], Sequence[Match]]
-"""Matches that came, and that are gone."""
+
+class Change(NamedTuple):
+    """Matches that came to be asked about, that are gone, and that are closed no longer."""
+
+    came: Sequence[Match] = ()
+    gone: Sequence[Match] = ()
+    opened: Sequence[Match] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,36 +157,39 @@ class Plan:
         return f"-j NFQUEUE --queue-num {self.queue + number}"
 
 
-class _Asked:
-    """What one chain of one family asks about.
+class _Few:
+    """Matches with rules, in one chain, or in many behind it that hold few each, always the same ones.
 
-    Where that is much, it is in chains behind it, of which each holds few matches, always the same ones: one
-    match more or less changes one of them.
+    So one match more or less changes one of them.
     """
 
-    def __init__(self, chain: str, family: int, matches: Iterable[Match], closed: Iterable[Match]) -> None:
+    def __init__(
+        self, chain: str, matches: Sequence[Match], rules: Callable[[Iterable[Match]], list[str]]
+    ) -> None:
         self._chain = chain
-        self._family = family
-        self._closed = [f"{match.words()}-j DROP" for match in _of(family, closed)]
-        mine = _of(family, matches)
-        self._size = len(mine)
-        self._parts: list[dict[Match, None]] = [{} for _ in range(_parts(len(mine)))]
-        for match in mine:
+        self._rules = rules
+        self._size = len(matches)
+        self._parts: list[dict[Match, None]] = [{} for _ in range(_parts(len(matches)))]
+        for match in matches:
             self._parts[self._number(match)][match] = None
 
-    def chains(self, plan: Plan) -> dict[str, list[str]]:
-        """All rules by chain."""
-        if len(self._parts) == 1:
-            return self._only(plan)
-        parts = {self._name(n): plan.asks(self._chain, part) for n, part in enumerate(self._parts)}
-        jumps = [f"-j {name}" for name in parts]
-        return {self._chain: [*plan.never(self._chain), *jumps, *self._closed]} | parts
+    @property
+    def inline(self) -> bool:
+        """Whether they are in one chain."""
+        return len(self._parts) == 1
 
-    def change(self, plan: Plan, came: Iterable[Match], gone: Iterable[Match]) -> list[str] | None:
-        """What iptables-restore makes of a change; None where chains of another number are better."""
-        if not {Match(), Match(self._family)}.isdisjoint([*came, *gone]):
-            return None
-        new = [match for match in came if match.family in (0, self._family)]
+    def called(self) -> list[str]:
+        """What the chain has of them: the rules, or jumps to them."""
+        return self._rules(self._parts[0]) if self.inline else [f"-j {name}" for name in self.behind()]
+
+    def behind(self) -> dict[str, list[str]]:
+        """The chains behind it."""
+        if self.inline:
+            return {}
+        return {self._name(number): self._rules(part) for number, part in enumerate(self._parts)}
+
+    def change(self, came: Sequence[Match], gone: Iterable[Match]) -> list[str] | None:
+        """What iptables-restore makes of it in the chains behind; None where another number is better."""
         less = set()
         for match in gone:
             number = self._number(match)
@@ -188,28 +197,60 @@ class _Asked:
                 del self._parts[number][match]
                 less.add(number)
                 self._size -= 1
-        for match in new:
+        for match in came:
             self._parts[self._number(match)][match] = None
-        self._size += len(new)
+        self._size += len(came)
         if not len(self._parts) // 2 <= _parts(self._size) <= len(self._parts) * 2:
             return None
-        if len(self._parts) == 1:
-            return _filled(self._only(plan)) if new or less else []
-        lines = _filled({self._name(n): plan.asks(self._chain, self._parts[n]) for n in less})
-        for match in new:
+        if self.inline:
+            return []
+        lines = _filled({self._name(number): self._rules(self._parts[number]) for number in less})
+        for match in came:
             if (number := self._number(match)) not in less:
-                lines += [f"-A {self._name(number)} {rule}" for rule in plan.asks(self._chain, [match])]
+                lines += [f"-A {self._name(number)} {rule}" for rule in self._rules([match])]
         return lines
-
-    def _only(self, plan: Plan) -> dict[str, list[str]]:
-        asked = plan.asks(self._chain, self._parts[0])
-        return {self._chain: [*plan.never(self._chain), *asked, *self._closed]}
 
     def _number(self, match: Match) -> int:
         return crc32(match.words().encode()) % len(self._parts)
 
     def _name(self, number: int) -> str:
         return f"{self._chain}-{number}"
+
+
+class _Asked:
+    """What one chain of one family asks about, and what it drops then."""
+
+    def __init__(
+        self, chain: str, family: int, plan: Plan, matches: Iterable[Match], closed: Iterable[Match]
+    ) -> None:
+        self._chain = chain
+        self._family = family
+        self._never = plan.never(chain)
+        self._asked = _Few(chain, _of(family, matches), lambda some: plan.asks(chain, some))
+        self._shut = _Few(f"{chain}-shut", _of(family, closed), _drops)
+
+    def chains(self) -> dict[str, list[str]]:
+        """All rules by chain."""
+        return self._first() | self._asked.behind() | self._shut.behind()
+
+    def _first(self) -> dict[str, list[str]]:
+        return {self._chain: [*self._never, *self._asked.called(), *self._shut.called()]}
+
+    def change(self, change: Change) -> list[str] | None:
+        """What iptables-restore makes of a change; None where all is better made anew."""
+        every = {Match(), Match(self._family)}
+        came, gone, opened = ([m for m in some if m.family in (0, self._family)] for some in change)
+        if not every.isdisjoint([*came, *gone, *opened]):
+            return None
+        asked, shut = self._asked.change(came, gone), self._shut.change([], opened)
+        if asked is None or shut is None:
+            return None
+        within = (self._asked.inline and (came or gone)) or (self._shut.inline and opened)
+        return [*(_filled(self._first()) if within else []), *asked, *shut]
+
+
+def _drops(matches: Iterable[Match]) -> list[str]:
+    return [f"{match.words()}-j DROP" for match in matches]
 
 
 def _parts(size: int) -> int:
@@ -241,9 +282,9 @@ class Rules:
             self._backend = _usable()
         self._asked = {}
         for family in _FAMILIES:
-            protect = _Asked(_PROTECT, family, plan.out, plan.closed_out)
-            check = _Asked(_CHECK, family, plan.into, plan.closed_into)
-            mangle = check.chains(plan) | protect.chains(plan)
+            protect = _Asked(_PROTECT, family, plan, plan.out, plan.closed_out)
+            check = _Asked(_CHECK, family, plan, plan.into, plan.closed_into)
+            mangle = check.chains() | protect.chains()
             for table, chains in (("raw", {_DECRYPT: plan.decrypt(family)}), ("mangle", mangle)):
                 there = _saved(family, self._backend, table)
                 _restore(family, self._backend, table, _script(table, chains, there))
@@ -253,7 +294,7 @@ class Rules:
                 _remove(other)
 
     def change(self, out: Change, into: Change, plan: Callable[[], Plan]) -> None:
-        """After `install`: ask about what came as well, and about what is gone no longer.
+        """After `install`: ask about what came as well, about what is gone no longer; let by what opened.
 
         `plan` gives the whole plan where all is to be made anew; otherwise nothing is asked of the kernel
         about other rules. Raises AttachmentError.
@@ -268,7 +309,7 @@ class Rules:
     def _change(self, family: int, out: Change, into: Change) -> bool:
         """The same for one family; False where all is to be made anew."""
         protect, check = self._asked[family]
-        parts = [protect.change(self._plan, *out), check.change(self._plan, *into)]
+        parts = [protect.change(out), check.change(into)]
         lines = [line for part in parts for line in part or ()]
         if lines and self._backend is not None:
             _restore(family, self._backend, "mangle", "\n".join(["*mangle", *lines, "COMMIT", ""]))

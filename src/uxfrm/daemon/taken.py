@@ -14,7 +14,7 @@ from uxfrm.attach import rules
 from uxfrm.attach.nfqueue import Queue
 from uxfrm.attach.raw import Raw
 from uxfrm.attach.rules import ALL, Change, Match
-from uxfrm.attach.transparent import Matches, Transparent, kept, matches_of
+from uxfrm.attach.transparent import Transparent, kept, matches_of
 from uxfrm.daemon.following import Following
 from uxfrm.daemon.privileges import Capability
 from uxfrm.model.policy import DefaultAction, Direction
@@ -36,7 +36,8 @@ class Taken:
         self._first = first
         self._following = Following(policies, _wants)
         self._following.changes()
-        self._closed = rules.left()
+        left = rules.left()
+        self._closed = {True: dict.fromkeys(left[0]), False: dict.fromkeys(left[1])}  # by whether it is out
         self._seen = self._version()
         self._transparent = Transparent(self._plan())
 
@@ -63,24 +64,34 @@ class Taken:
         if version == self._seen:
             return
         came, gone = self._following.changes()
-        opened = any(self._closed) and self._still_closed() != self._closed
-        if opened or version[1] != self._seen[1]:
+        if version[1] != self._seen[1]:
             self._transparent.follow(self._plan())
         else:
-            self._transparent.change(_of(True, came, gone), _of(False, came, gone), self._plan)
+            out, into = self._change(True, came, gone), self._change(False, came, gone)
+            self._transparent.change(out, into, self._plan)
         self._seen = version
+
+    def _change(self, out: bool, came: list[_Want], gone: list[_Want]) -> Change:
+        """What is new on one way; what is named is not closed any more."""
+        new, old = ([want.match for want in wants if want.out == out] for wants in (came, gone))
+        closed = self._closed[out]
+        opened = [match for match in new if match in closed]
+        for match in opened:
+            del closed[match]
+        return Change(new, old, opened)
 
     def _version(self) -> tuple[int, tuple[DefaultAction, ...]]:
         return self._policies.generation, tuple(self._policies.default)
 
     def _plan(self) -> rules.Plan:
         """The plan for the policies as they are; what they name does not stay closed for their lack."""
-        self._closed = self._still_closed()
-        out, into = (tuple(self._asked(out)) for out in (True, False))
-        return rules.Plan(self._first, out, into, closed_out=self._closed[0], closed_into=self._closed[1])
-
-    def _still_closed(self) -> tuple[Matches, Matches]:
-        return kept(self._closed[0], set(self._asked(True))), kept(self._closed[1], set(self._asked(False)))
+        asked = {out: tuple(self._asked(out)) for out in (True, False)}
+        for out, matches in asked.items():
+            self._closed[out] = dict.fromkeys(kept(tuple(self._closed[out]), set(matches)))
+        shut = {out: tuple(closed) for out, closed in self._closed.items()}
+        return rules.Plan(
+            self._first, asked[True], asked[False], closed_out=shut[True], closed_into=shut[False]
+        )
 
     def _asked(self, out: bool) -> Iterable[Match]:
         """What is asked about on one way: all of it where the default is to block."""
@@ -98,9 +109,3 @@ def _wants(policy: Policy) -> Iterator[_Want]:
     if policy.config.direction in (Direction.IN, Direction.OUT, Direction.FWD):
         for match in matches_of(policy.config):
             yield _Want(policy.config.direction == Direction.OUT, match)
-
-
-def _of(out: bool, came: list[_Want], gone: list[_Want]) -> Change:
-    """The matches of one way."""
-    new, old = ([want.match for want in wants if want.out == out] for wants in (came, gone))
-    return new, old
