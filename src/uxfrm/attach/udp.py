@@ -39,7 +39,7 @@ _DONT, _DO = 0, 2
 _TTL = 64
 
 _BUFFER = 4 << 20
-_READ_BYTES = 256 * 1024
+_READ_BYTES = 1024 * 1024  # Python's part of a batch costs the same, however long it is
 _DATAGRAM_MAX = 1 << 16
 _CALLS = 64
 _ANCILLARY = 256

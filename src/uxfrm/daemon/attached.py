@@ -184,9 +184,10 @@ class Attached:
         self._close.callback(self._loop.remove_reader, attachment.fileno())
 
     def _turn(self, attachment: Waitable) -> None:
+        now = time.time()
         try:
             for _ in range(_TURN):
-                if not self.gateway.serve(attachment, time.time()):
+                if not self.gateway.serve(attachment, now):
                     break
                 self._keep()
         except (OSError, NumbersError) as error:

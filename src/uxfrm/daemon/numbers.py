@@ -58,9 +58,10 @@ class Numbers:
 
     def keep(self) -> None:
         """Note more numbers for the states that will need them."""
-        if not len(self._rows):
+        rows = self._namespace.states.rows
+        if not satable.any_near(rows, self._rows, self._noted, AHEAD // 2):
             return
-        used = satable.numbers_used(self._namespace.states.rows, self._rows)
+        used = satable.numbers_used(rows, self._rows)
         short = np.flatnonzero(used > self._noted - AHEAD // 2).tolist()
         # The row of a state that is gone may be another's.
         if short := [i for i in short if self._states[i].row == self._rows[i]]:
