@@ -350,7 +350,10 @@ def test_esp_in_udp_between_two_namespaces(hosts: tuple[Host, Host]) -> None:
 
 
 def test_the_path_mtu_is_the_kernels(hosts: tuple[Host, Host]) -> None:
-    """A router behind says what is too long: the next look knows, and the kernel refuses such DF packets."""
+    """A router behind says what is too long: the next look knows, and the kernel refuses such DF packets.
+
+    But not where they are not for what is sent.
+    """
     far = Host()
     hosts[1].run(f"ip link add eth1 type veth peer name eth0 netns {far.path}")
     hosts[1].run("ip addr add 198.51.100.1/24 dev eth1")
@@ -378,4 +381,6 @@ def test_the_path_mtu_is_the_kernels(hosts: tuple[Host, Host]) -> None:
     assert found == 1300
     assert send(udp, [long]) == 0
     assert udp.counts.lost == {Loss.TOO_LONG: 1}
+    heedless = opened(hosts[0], port=4501, heeding=False)
+    assert send(heedless, [long[:20] + (4501).to_bytes(2) + long[22:]]) == 1
     far.close()

@@ -35,7 +35,9 @@ _SOL_UDP, _UDP_SEGMENT, _UDP_GRO = 17, 103, 104
 _SO_MARK, _SO_RCVBUFFORCE, _SO_SNDBUFFORCE, _SO_ATTACH_REUSEPORT_CBPF = 36, 33, 32, 51
 _IP_TOS, _IP_PKTINFO, _IP_MTU_DISCOVER, _IP_RECVTOS = 1, 8, 10, 13
 _IPV6_MTU_DISCOVER, _IPV6_RECVPKTINFO, _IPV6_PKTINFO, _IPV6_RECVTCLASS, _IPV6_TCLASS = 23, 49, 50, 66, 67
-_DONT, _DO = 0, 2
+# IP_MTU_DISCOVER for packets without DF and with it: where path MTUs that the kernel has learnt hold (dont,
+# do), and where only the device's does (omit, probe).
+_HEEDING, _HEEDLESS = (0, 2), (5, 3)
 _TTL = 64
 
 _BUFFER = 4 << 20
@@ -82,13 +84,17 @@ def allow_sharing(one: socket.socket) -> None:
 class Udp:
     """ESP in UDP over one socket, of IPv4 or IPv6, which is this object's to close; see the module.
 
-    `ours`: the number of the socket in its group, where it is shared.
+    `ours`: the number of the socket in its group, where it is shared. Without `heeding`, path MTUs that the
+    kernel has learnt are not for what is sent: they are for what is inside, of the same addresses.
     """
 
     way = Way.IN
 
-    def __init__(self, one: socket.socket, mark: int = OWN_MARK, ours: int | None = None) -> None:
+    def __init__(
+        self, one: socket.socket, mark: int = OWN_MARK, ours: int | None = None, heeding: bool = True
+    ) -> None:
         compiled.ready()
+        self._may, self._must_not = _HEEDING if heeding else _HEEDLESS
         self.counts = Counts()
         self.turned = 0  # how often the group's program was turned around
         self._socket = one
@@ -253,11 +259,11 @@ class Udp:
             ancillary.append((socket.IPPROTO_IP, _IP_PKTINFO, struct.pack("i4s4x", 0, head[12:16])))
             ancillary.append((socket.IPPROTO_IP, _IP_TOS, struct.pack("i", head[1])))
             address = socket.inet_ntop(socket.AF_INET, head[16:20])
-            return ancillary, (address, port), _DO if head[6] & 0x40 else _DONT
+            return ancillary, (address, port), self._must_not if head[6] & 0x40 else self._may
         tclass = int.from_bytes(head[:2]) >> 4 & 0xFF
         ancillary.append((socket.IPPROTO_IPV6, _IPV6_PKTINFO, head[8:24] + bytes(4)))
         ancillary.append((socket.IPPROTO_IPV6, _IPV6_TCLASS, struct.pack("i", tclass)))
-        return ancillary, (socket.inet_ntop(socket.AF_INET6, head[24:40]), port), _DONT
+        return ancillary, (socket.inet_ntop(socket.AF_INET6, head[24:40]), port), self._may
 
     def _discover(self, how: int) -> None:
         """Set whether the kernel sets DF (and refuses what is too long for the path) or fragments."""
@@ -309,21 +315,22 @@ def open_udp(
     address: str = "",
     share: bool = False,
     mark: int = OWN_MARK,
+    heeding: bool = True,
 ) -> Udp:
     """Bind a port, of all addresses or of one. Raises AttachmentError.
 
     With `share` it may be an IKE daemon's as well, now or later; see the module. `mark` is set on what is
     sent where there are the rights for it (CAP_NET_ADMIN or CAP_NET_RAW); ports below 1024 need
-    CAP_NET_BIND_SERVICE.
+    CAP_NET_BIND_SERVICE. `heeding` as for Udp.
     """
     one = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
     try:
         if family == socket.AF_INET6:
             one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         if share:
-            return Udp(one, mark, _bind_shared(one, address, port))
+            return Udp(one, mark, _bind_shared(one, address, port), heeding)
         one.bind((address, port))
-        return Udp(one, mark)
+        return Udp(one, mark, heeding=heeding)
     except OSError as error:
         one.close()
         raise AttachmentError(_words(port, share, error)) from error
