@@ -10,9 +10,13 @@ import ctypes
 import fcntl
 import socket
 import struct
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
+from lab.ends import End
 from linux.fetch import Kernel
 from linux.guest import LinuxGuest, Wire
 from uxfrm.iproute2.commands import parse_words
@@ -101,6 +105,22 @@ class LinuxNode:
         batch = "\n".join(lines)
         forwarding = _FORWARDING if plan.forwards(self.node) else ""
         return f"{_SYSCTLS}{forwarding}ip -batch - <<'END'\n{batch}\nEND\n"
+
+
+@contextmanager
+def one_end(
+    lab: Lab, folder: Path, *options: str, kernel: Kernel | None = None
+) -> Iterator[tuple[End, LinuxNode]]:
+    """A daemon on the lab's first end, a Linux on the second."""
+    end = End(lab, lab.plan.ends[0], folder, *options)
+    try:
+        with LinuxNode(lab, lab.plan.ends[1], kernel) as node:
+            end.wait()
+            yield end, node
+    finally:
+        if end.process.poll() is None:
+            end.stop()
+        print(end.log(), file=sys.stderr)
 
 
 def _nodad(address: str) -> str:

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from lab.ends import End, answers
-from lab.linux_node import LinuxNode
+from lab.linux_node import LinuxNode, one_end
 from linux import echo
 from linux.fetch import Kernel
 from linux.twin import Suite
@@ -270,25 +270,17 @@ def _difference(now: dict[str, int], before: dict[str, int]) -> dict[str, int]:
 def peering(folder: Path, attach: tuple[str, ...], kernel: Kernel | None = None) -> Iterator[Peering]:
     """Two gateways, one with `uxfrm daemon` and these attachments, one a Linux; all nodes answer TCP."""
     options = [word for what in attach for word in ("--attach", what)]
-    with Lab(two_gateways()) as lab:
-        end = End(lab, lab.plan.ends[0], folder, *options)
-        try:
-            with LinuxNode(lab, lab.plan.ends[1], kernel) as node:
-                node.guest.call("echo_serve", "::", ECHO)
-                for family in (4, 6):
-                    node.guest.udp_open(f"nat-t{family}", _NOWHERE[family], NAT_T)
-                    node.guest.udp_encap(f"nat-t{family}")
-                node.guest.run(["iperf3", "--server", "--daemon"])
-                lab.start(lab.plan.hosts[1], "iperf3", "--server")
-                served = [_serve(lab, name) for name in (lab.plan.ends[0], *lab.plan.hosts)]
-                end.wait()
-                yield Peering(lab, end, node)
-                for listening in served:
-                    listening.close()
-        finally:
-            if end.process.poll() is None:
-                end.stop()
-            print(end.log())
+    with Lab(two_gateways()) as lab, one_end(lab, folder, *options, kernel=kernel) as (end, node):
+        node.guest.call("echo_serve", "::", ECHO)
+        for family in (4, 6):
+            node.guest.udp_open(f"nat-t{family}", _NOWHERE[family], NAT_T)
+            node.guest.udp_encap(f"nat-t{family}")
+        node.guest.run(["iperf3", "--server", "--daemon"])
+        lab.start(lab.plan.hosts[1], "iperf3", "--server")
+        served = [_serve(lab, name) for name in (end.node, *lab.plan.hosts)]
+        yield Peering(lab, end, node)
+        for listening in served:
+            listening.close()
 
 
 def _serve(lab: Lab, node: str) -> socket.socket:
