@@ -24,7 +24,9 @@ from uxfrm.lab.watch import Kind, Seen
 
 pytestmark = pytest.mark.linux
 
-ATTACH = ("--attach", "tun=uxfrm0", "--attach", "raw", "--attach", "udp=ike")
+BY_TUN = ("--attach", "tun=uxfrm0", "--attach", "raw", "--attach", "udp=ike")
+BY_QUEUES = ("--attach", "nfqueue", "--attach", "udp=ike")
+WAYS = {"native": BY_TUN, "nat": BY_TUN, "linux": BY_TUN, "linux nat": BY_QUEUES}
 _SPIS = re.compile(r"spi (0x[0-9a-f]{8})")
 
 
@@ -52,11 +54,11 @@ class Keyed:
         return set(_SPIS.findall(self.daemons[0].xfrm("state list")))
 
 
-@pytest.fixture(scope="module", params=["native", "nat", "linux", "linux nat"])
+@pytest.fixture(scope="module", params=WAYS)
 def keyed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keyed]:
-    nat, linux = request.param.endswith("nat"), request.param.startswith("linux")
+    nat, begin = request.param.endswith("nat"), one_end if request.param.startswith("linux") else ends
     folder: Path = tmp_path_factory.mktemp("ends")
-    with Lab(two_gateways(nat=nat)) as lab, (one_end if linux else ends)(lab, folder, *ATTACH) as daemons:
+    with Lab(two_gateways(nat=nat)) as lab, begin(lab, folder, *WAYS[request.param]) as daemons:
         # behind NAT the peer cannot be reached before it has spoken
         peers = lab.plan.address("gb"), "%any" if nat else lab.plan.address("ga")
         left, right = daemons
