@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import re
 import socket
+import struct
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from lab.ends import End, answers
 from lab.linux_node import LinuxNode, one_end
@@ -20,14 +22,16 @@ from linux import echo
 from linux.fetch import Kernel
 from linux.twin import Suite
 from uxfrm.lab.network import Lab
-from uxfrm.lab.plan import Plan, two_gateways
+from uxfrm.lab.plan import ROUTER, Plan, two_gateways
 from uxfrm.lab.watch import Kind
-from uxfrm.model.flow import PROTO_AH, PROTO_COMP, PROTO_ESP
+from uxfrm.model.flow import PROTO_AH, PROTO_COMP, PROTO_ESP, PROTO_UDP
 
 ECHO = 7
 NAT_T = 4500
 _PROTOCOLS = {PROTO_ESP: "esp", PROTO_AH: "ah", PROTO_COMP: "comp"}
 _KINDS = {PROTO_ESP: Kind.ESP, PROTO_AH: Kind.AH, PROTO_COMP: Kind.IPCOMP}
+_SEALED = (*_PROTOCOLS, PROTO_UDP)
+_ETHERTYPES = {4: socket.htons(0x0800), 6: socket.htons(0x86DD)}
 _KEY = re.compile(r"0x(..)")
 _NOWHERE = {4: "0.0.0.0", 6: "::"}
 _SPI = 0x1000
@@ -142,6 +146,21 @@ def _another(key: re.Match[str]) -> str:
     return f"0x{int(key[1], 16) ^ 1:02x}"
 
 
+def _header(packet: bytes) -> dict[str, Any]:
+    """What of an IP header is not of the packet alone; of a flow label, whether there is one."""
+    if packet[0] >> 4 == 4:
+        _, tos, _, _, flags, hops, proto = struct.unpack_from("!BBHHHBB", packet)
+        found = {"class": tos, "DF": flags >> 14 & 1, "options": packet[0] & 15}
+        return found | {
+            "hops": hops,
+            "proto": proto,
+            "source": socket.inet_ntop(socket.AF_INET, packet[12:16]),
+        }
+    word, _, proto, hops = struct.unpack_from("!IHBB", packet)
+    found = {"class": word >> 20 & 0xFF, "label": word & 0xFFFFF != 0}
+    return found | {"hops": hops, "proto": proto, "source": socket.inet_ntop(socket.AF_INET6, packet[8:24])}
+
+
 def _turned(ends: list[str], way: int) -> list[str]:
     return ends[::-1] if way else ends
 
@@ -223,6 +242,20 @@ class Peering:
         self.is_sealed(case)
         self.is_content()
         self.agree()
+
+    def outer_header(self, case: Case, node: str, other: str, *options: str) -> dict[str, Any]:
+        """What the router reads in the header of a sealed ping from a node to another."""
+        kind = _ETHERTYPES[case.outer]
+        with self.lab.inside(ROUTER), socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, kind) as listening:
+            listening.settimeout(_PATIENCE_S)
+            assert self.pings(node, self.lab.plan.address(other, case.inner), *options)
+            ends = [self.lab.plan.address(end, case.outer) for end in self.lab.plan.ends]
+            source = ends[case.talkers(self.lab.plan).index(node)]
+            while True:
+                packet = listening.recv(65536)
+                header = _header(packet)
+                if header.pop("source") == source and header["proto"] in _SEALED:
+                    return header
 
     # -- what came of it
 
