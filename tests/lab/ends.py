@@ -14,7 +14,9 @@ from pathlib import Path
 from uxfrm.daemon import client
 from uxfrm.iproute2.commands import parse_words
 from uxfrm.iproute2.execute import execute
+from uxfrm.iproute2.words import split
 from uxfrm.lab.network import Lab
+from uxfrm.model.dump import StateDump
 from uxfrm.model.outcome import Counter
 
 UXFRM = [sys.executable, "-m", "uxfrm.cli.main"]
@@ -71,7 +73,12 @@ class End:
     def xfrm(self, *lines: str) -> str:
         """What `ip xfrm` would print for each line."""
         with client.connect(self.path) as tables:
-            return "".join(execute(parse_words(f"xfrm {line}".split()), tables) for line in lines)
+            return "".join(execute(parse_words(split(f"xfrm {line}")), tables) for line in lines)
+
+    def dump(self) -> list[StateDump]:
+        """All its states."""
+        with client.connect(self.path) as tables:
+            return list(tables.dump_states())
 
     def moved(self) -> dict[str, int]:
         """The counters that are not 0."""

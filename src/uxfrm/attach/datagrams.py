@@ -163,7 +163,7 @@ def udp_ports(
 
 @compiled(int64(DATA, PACKETS, int64, int64, int64))
 def _same_way(data: Bytes, packets: Any, a: int, b: int, header: int) -> int:
-    """1 where two packets have the same ends, class, mark and leave to be fragmented."""
+    """1 where two packets have the same ends, class, hop limit, mark and leave to be fragmented."""
     p, q = packets[a], packets[b]
     one, two = p["offset"], q["offset"]
     if p["mark"] != q["mark"] or read16(data, one) != read16(data, two):
@@ -172,6 +172,9 @@ def _same_way(data: Bytes, packets: Any, a: int, b: int, header: int) -> int:
         return 0
     first, count = (12, 8) if header < 40 or data[one] >> 4 == 4 else (8, 32)
     if first == 12 and (data[one + 6] ^ data[two + 6]) & 0x40:
+        return 0
+    hops = 8 if first == 12 else 7
+    if data[one + hops] != data[two + hops]:
         return 0
     for k in range(first, first + count, 4):
         if read32(data, one + k) != read32(data, two + k):

@@ -129,10 +129,12 @@ class Attached:
         self.surroundings = Surroundings()
         self._close.callback(self.surroundings.close)
         self.surroundings.tell(namespace)
+        # NFQUEUEs take what the host has cut to fit inside: it knows the peer's address by what fits there.
+        self._heeding = not wanted.queue
         attachments = self._take(namespace, wanted) if wanted.queue else self._lead(namespace, wanted)
         for port in wanted.ports:
             for version, family in _VERSIONS.items():
-                self._listen(version, open_udp(port, family))
+                self._listen(version, open_udp(port, family, heeding=self._heeding))
         for attachment in attachments:
             self._serve(attachment)
         self.surroundings.watch(self._loop, self._look_again)
@@ -236,7 +238,9 @@ class Attached:
         allow_sharing(client)
         anywhere = address in ("0.0.0.0", "::")
         try:
-            udp = open_udp(port, client.family, "" if anywhere else address, share=True)
+            udp = open_udp(
+                port, client.family, "" if anywhere else address, share=True, heeding=self._heeding
+            )
         except AttachmentError as error:
             logs.error("port not shared", why=str(error))
             return None
