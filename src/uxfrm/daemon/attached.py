@@ -195,11 +195,14 @@ class Attached:
         self._hub.flush()
 
     def settle(self) -> None:
-        """Before requests are answered: what they changed is in force, what they let go is sent."""
+        """Before requests are answered: what they changed is in force, what they let go is sent.
+
+        Sequence numbers are noted first: a state that came may take the place of one that has used some.
+        """
         try:
             self._leading.follow()
-            self.gateway.settle()
             self._keep()
+            self.gateway.settle()
         except AttachmentError as error:
             logs.error("policies are not in force", why=str(error))
             self._failed()
