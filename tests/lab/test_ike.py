@@ -225,6 +225,10 @@ def unheard(lab: Lab, node: str) -> Iterator[None]:
     lab.run(node, "nft", "delete table ip unheard")
 
 
+def test_nobody_complains_of_xfrm(keyed: Charons) -> None:
+    assert [line for charon in keyed.charons for line in charon.complaints()] == []
+
+
 def received(receiver: socket.socket) -> set[bytes]:
     """What a socket has received."""
     found = set()
