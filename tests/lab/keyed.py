@@ -8,13 +8,14 @@ from dataclasses import dataclass
 
 from ike.connection import OWN_RUN, PATH, Connection
 from lab.ends import UXFRM, End
+from uxfrm.daemon import client
 from uxfrm.lab.network import Lab
 from uxfrm.lab.watch import Kind, Seen
 
 TUN = ("--attach", "tun=uxfrm0", "--attach", "raw", "--attach", "udp=ike")
 QUEUES = ("--attach", "nfqueue", "--attach", "udp=ike")
 _ENDS = re.compile(r"^src (\S+) dst (\S+)$", re.M)
-_SPIS = re.compile(r"spi (0x[0-9a-f]{8})")
+_SPIS = re.compile(r"spi (0x(?!0{8})[0-9a-f]{8})")
 
 
 def served(end: End, *command: str, **environment: str) -> subprocess.Popen[bytes]:
@@ -22,6 +23,11 @@ def served(end: End, *command: str, **environment: str) -> subprocess.Popen[byte
     run = [*UXFRM, "run", "--daemon", str(end.path), "--", *command]
     with (end.folder / "ike.err").open("ab") as said:
         return end.lab.start(end.node, *OWN_RUN, *run, said=said, env={"PATH": PATH, **environment})
+
+
+def hold(end: End) -> None:
+    """Have packets wait for the states that they cause."""
+    client.set_sysctl(end.path, "net.core.xfrm_larval_drop", "0")
 
 
 def connection(lab: Lab, number: int, peer: str = "") -> Connection:
@@ -60,7 +66,7 @@ class Keyed:
         return set(_ENDS.findall(self.states(number)))
 
     def spis(self, number: int = 0) -> set[str]:
-        """The SPIs of an end's states."""
+        """The SPIs of an end's states; those that wait for an IKE daemon have none."""
         return set(_SPIS.findall(self.states(number)))
 
     def flow(self, seconds: float, host: str = "a", to: str = "b") -> subprocess.Popen[str]:

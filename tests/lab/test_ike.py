@@ -14,9 +14,8 @@ from ipaddress import ip_address
 import pytest
 
 from ike.charon import Charon, Settings
-from lab.ends import End, answers, ends
-from lab.keyed import QUEUES, TUN, Keyed, connection, lost, served
-from uxfrm.daemon import client
+from lab.ends import answers, ends
+from lab.keyed import QUEUES, TUN, Keyed, connection, hold, lost, served
 from uxfrm.lab.network import Lab
 from uxfrm.lab.plan import two_gateways
 from uxfrm.lab.watch import Kind
@@ -65,11 +64,6 @@ def trap(charon: Charon) -> None:
     """Have what would have to be encrypted cause the tunnel to be brought up."""
     if "tunnel" not in charon.swanctl("--list-pols", "--trap"):
         charon.swanctl("--install", "--child", "tunnel")
-
-
-def hold(daemon: End) -> None:
-    """Have packets wait for the states that they cause."""
-    client.set_sysctl(daemon.path, "net.core.xfrm_larval_drop", "0")
 
 
 def terminate(keyed: Charons, number: int) -> None:

@@ -11,7 +11,7 @@ import pytest
 from ike.charon import Charon
 from ike.pluto import Pluto
 from lab.ends import answers, ends
-from lab.keyed import QUEUES, TUN, Keyed, connection, lost, served
+from lab.keyed import QUEUES, TUN, Keyed, connection, hold, lost, served
 from uxfrm.lab.network import Lab
 from uxfrm.lab.plan import two_gateways
 from uxfrm.lab.watch import Kind
@@ -51,9 +51,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Both]:
 @pytest.mark.parametrize(
     ("name", "kind", "by"), [("tunnel", Kind.ESP, "charon"), ("in-udp", Kind.UDP, "pluto")]
 )
-def test_hosts_behind_them_talk_while_states_are_rekeyed(
-    both: Both, name: str, kind: Kind, by: str
-) -> None:
+def test_hosts_behind_them_talk_while_states_are_rekeyed(both: Both, name: str, kind: Kind, by: str) -> None:
     """One at a time begins rekeying: this pluto does not cope with both at once.
 
     It deletes the old states at once, so that what is under way may be lost.
@@ -71,6 +69,14 @@ def test_hosts_behind_them_talk_while_states_are_rekeyed(
     assert both.spis() == both.spis(1)
     both.down(name)
     assert both.sealed(kind).total(kind) > 190
+
+
+def test_the_packet_that_causes_the_acquire_arrives(both: Both) -> None:
+    hold(both.daemons[1])
+    both.pluto.whack("--route", "--name", "tunnel")
+    assert answers(both.lab, "b", both.address("a"), "-W10")
+    both.down("tunnel")
+    both.sealed(Kind.ESP)
 
 
 def test_the_gateways_themselves_talk_in_transport_mode(both: Both) -> None:
