@@ -40,11 +40,18 @@ conn transport
     type=transport
     auto=add
 """
-_IN_UDP = """
+_MORE = """
 conn in-udp
     leftsubnet={c.net}
     rightsubnet={c.other_net}
     encapsulation=yes
+    auto=add
+
+conn mobile
+    left=%defaultroute
+    leftsubnet={c.net}
+    rightsubnet={c.other_net}
+    mobike=yes
     auto=add
 """
 
@@ -57,13 +64,14 @@ def libreswan() -> Path:
 class Pluto:
     """A pluto that listens and has loaded its connections, with its files in `folder`.
 
-    With `in_udp` it has a connection that wants ESP in UDP, NAT or not. Leaving the context ends it.
+    With `more` it has a connection that wants ESP in UDP, NAT or not, and one that may move to another
+    address. Leaving the context ends it.
     """
 
-    def __init__(self, folder: Path, start: Start, connection: Connection, in_udp: bool = False) -> None:
+    def __init__(self, folder: Path, start: Start, connection: Connection, more: bool = False) -> None:
         self._here = folder
         folder.mkdir(exist_ok=True)
-        text = _IPSEC_CONF + (_IN_UDP if in_udp else "")
+        text = _IPSEC_CONF + (_MORE if more else "")
         self._connections = text.count("auto=add")
         (folder / "ipsec.conf").write_text(text.format(c=connection))
         secret = f'@{connection.name} @{connection.other} : PSK "{SECRET}"\n'

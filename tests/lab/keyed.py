@@ -61,9 +61,10 @@ class Keyed:
         """An end's states, without keys."""
         return self.daemons[number].xfrm("state list nokeys")
 
-    def ends(self, number: int) -> set[tuple[str, str]]:
-        """From where to where an end's states go."""
-        return set(_ENDS.findall(self.states(number)))
+    def between(self, one: str, other: str) -> bool:
+        """Whether both ends have states between these addresses alone."""
+        found = [set(_ENDS.findall(self.states(number))) for number in range(2)]
+        return found == [{(one, other), (other, one)}] * 2
 
     def spis(self, number: int = 0) -> set[str]:
         """The SPIs of an end's states; those that wait for an IKE daemon have none."""

@@ -103,7 +103,7 @@ def test_traffic_goes_on_when_the_nat_gives_another_port(keyed: Charons) -> None
     until(lambda: all(f"{port} 30000 " in keyed.states(1) for port in ("sport", "dport")))
     assert answers(keyed.lab, "a", keyed.address("b"))
     assert any("NAT mappings of CHILD_SA" in line for line in keyed.charons[1].log())
-    assert float(lost(pings)) < 50
+    assert float(lost(pings)) < 80
     assert keyed.spis() == keyed.spis(1) == before
     keyed.sealed(keyed.kind)
 
@@ -126,18 +126,13 @@ def test_traffic_goes_on_when_an_end_gets_another_address(keyed: Charons) -> Non
         before, pings = keyed.spis(), keyed.flow(2)
         for change in changes:
             lab.run("ga", "ip", *change.split())
-        until(partial(between, keyed, address, lab.plan.address("gb", ip_address(address).version)))
+        until(partial(keyed.between, address, lab.plan.address("gb", ip_address(address).version)))
         assert answers(lab, "a", keyed.address("b"))
         assert answers(lab, "b", keyed.address("a"))
-        assert float(lost(pings)) < 50
+        assert float(lost(pings)) < 80
         assert keyed.spis() == keyed.spis(1) == before
         keyed.sealed(keyed.kind)
     lab.run("ga", "ip", "-6", "route", "add", "default", "via", "2001:db8:a::1")
-
-
-def between(keyed: Keyed, one: str, other: str) -> bool:
-    """Whether both ends have states between these addresses alone."""
-    return keyed.ends(0) == keyed.ends(1) == {(one, other), (other, one)}
 
 
 def arrive(address: str) -> tuple[str, str]:

@@ -43,7 +43,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Both]:
     folder = tmp_path_factory.mktemp("ends")
     with Lab(two_gateways()) as lab, ends(lab, folder, *TUN, right=QUEUES) as (left, right):
         charon = Charon(left.folder, partial(served, left), connection(lab, 0))
-        with Pluto(right.folder, partial(served, right), connection(lab, 1), in_udp=True) as pluto:
+        with Pluto(right.folder, partial(served, right), connection(lab, 1), more=True) as pluto:
             lab.watch.seen()
             yield Both(lab, (left, right), charon, pluto)
 
@@ -85,6 +85,26 @@ def test_the_gateways_themselves_talk_in_transport_mode(both: Both) -> None:
     assert answers(both.lab, "gb", both.address("ga"))
     both.down("transport")
     assert both.sealed(Kind.ESP).total(Kind.ESP) == 4
+
+
+def test_traffic_goes_on_when_plutos_address_changes(both: Both) -> None:
+    """Pluto moves its states and policies by XFRM_MSG_MIGRATE."""
+    lab, home = both.lab, both.address("gb")
+    both.up("mobile")
+    before, pings = both.spis(), both.flow(3)
+    lab.run("router", "ip", "addr", "add", "203.0.113.1/24", "dev", "to-b")
+    for change in (
+        "addr add 203.0.113.2/24 dev eth0",
+        "route replace default via 203.0.113.1",
+        f"addr del {home}/24 dev eth0",
+    ):
+        lab.run("gb", "ip", *change.split())
+    until(partial(both.between, both.address("ga"), "203.0.113.2"))
+    assert answers(lab, "a", both.address("b"))
+    assert answers(lab, "b", both.address("a"))
+    assert float(lost(pings)) < 80
+    assert both.spis() == both.spis(1) == before
+    both.sealed(Kind.ESP)
 
 
 def test_nobody_complains_of_xfrm(both: Both) -> None:
