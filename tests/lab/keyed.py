@@ -14,8 +14,8 @@ from uxfrm.lab.watch import Kind, Seen
 
 TUN = ("--attach", "tun=uxfrm0", "--attach", "raw", "--attach", "udp=ike")
 QUEUES = ("--attach", "nfqueue", "--attach", "udp=ike")
-_ENDS = re.compile(r"^src (\S+) dst (\S+)$", re.M)
-_SPIS = re.compile(r"spi (0x(?!0{8})[0-9a-f]{8})")
+# States that wait for an IKE daemon have SPI 0.
+_STATES = re.compile(r"^src (\S+) dst (\S+)\n\tproto \w+ spi (0x(?!0{8})[0-9a-f]{8})", re.M)
 
 
 def served(end: End, *command: str, **environment: str) -> subprocess.Popen[bytes]:
@@ -63,12 +63,14 @@ class Keyed:
 
     def between(self, one: str, other: str) -> bool:
         """Whether both ends have states between these addresses alone."""
-        found = [set(_ENDS.findall(self.states(number))) for number in range(2)]
+        found = [
+            {(source, to) for source, to, _ in _STATES.findall(self.states(number))} for number in range(2)
+        ]
         return found == [{(one, other), (other, one)}] * 2
 
     def spis(self, number: int = 0) -> set[str]:
-        """The SPIs of an end's states; those that wait for an IKE daemon have none."""
-        return set(_SPIS.findall(self.states(number)))
+        """The SPIs of an end's states."""
+        return {spi for *_, spi in _STATES.findall(self.states(number))}
 
     def flow(self, seconds: float, host: str = "a", to: str = "b") -> subprocess.Popen[str]:
         """Pings from host to host, 50 a second."""
