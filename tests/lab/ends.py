@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -86,18 +86,21 @@ class End:
 
 
 @contextmanager
-def ends(lab: Lab, folder: Path, *options: str) -> Iterator[tuple[End, End]]:
-    """Daemons on both ends, the lab's own order."""
-    left, right = (End(lab, node, folder, *options) for node in lab.plan.ends)
+def ends(
+    lab: Lab, folder: Path, *options: str, right: Sequence[str] | None = None
+) -> Iterator[tuple[End, End]]:
+    """Daemons on both ends, the lab's own order; `right`: options for the second one, where they differ."""
+    each = options, options if right is None else right
+    first, second = (End(lab, n, folder, *said) for n, said in zip(lab.plan.ends, each, strict=True))
     try:
-        left.wait()
-        right.wait()
-        yield left, right
+        first.wait()
+        second.wait()
+        yield first, second
     finally:
-        for end in (left, right):
+        for end in (first, second):
             if end.process.poll() is None:
                 end.stop()
-        print(left.log(), right.log(), file=sys.stderr)
+        print(first.log(), second.log(), file=sys.stderr)
 
 
 def answers(lab: Lab, host: str, to: str, *options: str) -> bool:

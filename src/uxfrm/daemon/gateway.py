@@ -1,6 +1,6 @@
 """A namespace between its host and the network: what attachments receive goes through it and on to others.
 
-    gateway = Gateway(namespace, Outlets(tun, {4: raw}, {(4, 4500): nat_t}))
+    gateway = Gateway(namespace, Outlets(tun, {4: raw}, {(4, 4500, ""): nat_t}))
     while gateway.serve(tun, now): ...
 
 Rule 1: it opens nothing and reads no clock: wires in memory and a clock of one's own will do.
@@ -40,14 +40,14 @@ class Outlets:
     """Where packets leave.
 
     `host`: those for the host, or to be routed by it. `udp`: protected ones of an IP version that have a UDP
-    header with this source port. `wire`: all others for the network, by IP version. `back`: what was made
-    here to tell who sent something, by IP version; routed like anybody's packets, so that it may come round
-    and be protected.
+    header with this source port, by version, port and address; any address's can send for all. `wire`: all
+    others for the network, by IP version. `back`: what was made here to tell who sent something, by IP
+    version; routed like anybody's packets, so that it may come round and be protected.
     """
 
     host: Attachment | None = None
     wire: Mapping[int, Attachment] = field(default_factory=dict)
-    udp: Mapping[tuple[int, int], Attachment] = field(default_factory=dict)
+    udp: Mapping[tuple[int, int, str], Attachment] = field(default_factory=dict)
     back: Mapping[int, Attachment] = field(default_factory=dict)
 
 
@@ -86,7 +86,7 @@ class Gateway:
         batch = attachment.receive(now)
         if batch is None:
             return False
-        for (version, _), udp in self.outlets.udp.items():
+        for (version, *_), udp in self.outlets.udp.items():
             if udp is attachment:
                 batch.packets["socket"] = self._udp_sockets[version == 6].number
         if attachment.way is Way.IN and self.deaf_to:
@@ -161,7 +161,8 @@ class Gateway:
         versions, ports = np.empty(len(those), np.int64), np.empty(len(those), np.int64)
         udp_ports(batch.data, batch.packets, those, _OF_UDP, versions, ports)
         left = np.ones(len(those), np.bool_)
-        for (version, port), attachment in self.outlets.udp.items():
+        by_port = {key[:2]: attachment for key, attachment in self.outlets.udp.items()}
+        for (version, port), attachment in by_port.items():
             own = (ports == port) & (versions == version)
             self._send(attachment, batch, those[own])
             left &= ~own
