@@ -312,3 +312,64 @@ def test_any_word(said: bytes, ipv6: bool) -> None:
     ns.input(batch)
     assert Outcome.of(int(batch.packets[0]["outcome"])).verdict == Verdict.CLEAR
     assert len(ns.path.mtus) == 0
+
+
+# -- the host's own, in fragments that were made before they came here
+
+KEPT = Outcome.IN_FRAGMENT
+
+
+def cut(packet: bytes) -> list[bytes]:
+    """As the kernel cuts it for a device with a smaller MTU."""
+    return divide(packet, 1400, 9)
+
+
+def in_transport(family: int) -> tuple[Namespace, bytes]:
+    """A host that takes its own fragments, and a datagram of its own that is too long."""
+    ns = host(family, mode=Mode.TRANSPORT)
+    ns.path.cut_before = True
+    head = IP(src=HERE, dst=PEER, id=7) if family == 4 else IPv6(src=HERE6, dst=PEER6)
+    return ns, bytes(head / UDP(sport=5, dport=6) / Raw(random.Random(1).randbytes(3000)))
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_the_hosts_own_fragments_are_protected_as_the_packet_that_they_are_of(family: int) -> None:
+    """In transport mode, in any order and in several batches, with others between."""
+    ns, packet = in_transport(family)
+    first, second, third = cut(packet)
+    assert ends(send(ns, third, first)) == [(0, KEPT), (1, KEPT)]
+    batch = send(ns, second, four(100, src=PEER))
+    protected = [outcome for origin, outcome in ends(batch) if origin == 0]
+    assert protected == [Outcome.OUT_FRAGMENTED, SENT, SENT, SENT]
+    store = Fragments()
+    sealed = [add(store, batch.packet(i)) for i in chosen(batch, SENT) if i > 1][-1]
+    peer = host(family, mode=Mode.TRANSPORT)
+    peer.path.is_local = lambda address: address in (parse(PEER), parse(PEER6))
+    assert isinstance(sealed, bytes)
+    opened = Batch.pack([sealed], 1000)
+    peer.input(opened)
+    assert ends(opened) == [(0, Outcome.DELIVERED_NO_POLICY)]
+    same = slice(8, None) if family == 6 else slice(12, None)
+    assert opened.packet(0)[same] == packet[same]
+    assert int(ns.path.totals.sum()) == 2 + len(batch)
+
+
+def chosen(batch: Batch, outcome: Outcome) -> list[int]:
+    return [i for i in range(len(batch)) if batch.packets[i]["outcome"] == outcome]
+
+
+def test_what_goes_in_clear_goes_in_fragments_again() -> None:
+    ns, packet = in_transport(4)
+    ns.flush_policies()
+    batch = send(ns, *cut(packet))
+    again = Outcome.CLEAR_FRAGMENTED
+    assert ends(batch) == [(0, KEPT), (1, KEPT), (2, again), *[(2, Outcome.CLEAR)] * 3]
+    store = Fragments()
+    assert [add(store, batch.packet(i)) for i in chosen(batch, Outcome.CLEAR)][-1] == packet
+    assert int(ns.path.totals.sum()) == len(batch)
+
+
+def test_fragments_of_others_are_forwarded_as_they_are() -> None:
+    ns = host()
+    ns.path.cut_before = True
+    assert [outcome for _, outcome in ends(send(ns, *cut(four(3000))))] == [SENT] * 3

@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -86,12 +86,9 @@ class End:
 
 
 @contextmanager
-def ends(
-    lab: Lab, folder: Path, *options: str, right: Sequence[str] | None = None
-) -> Iterator[tuple[End, End]]:
-    """Daemons on both ends, the lab's own order; `right`: options for the second one, where they differ."""
-    each = options, options if right is None else right
-    first, second = (End(lab, n, folder, *said) for n, said in zip(lab.plan.ends, each, strict=True))
+def ends(lab: Lab, folder: Path, *options: str, **own: tuple[str, ...]) -> Iterator[tuple[End, End]]:
+    """Daemons on both ends, the lab's own order; `own`: options of one node's alone."""
+    first, second = (End(lab, node, folder, *options, *own.get(node, ())) for node in lab.plan.ends)
     try:
         first.wait()
         second.wait()

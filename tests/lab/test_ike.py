@@ -45,7 +45,7 @@ class Charons(Keyed):
 def keyed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Charons]:
     nat, folder = request.param == "nat", tmp_path_factory.mktemp("ends")
     attached, others = (QUEUES, TUN) if nat else (TUN, QUEUES)
-    with Lab(two_gateways(nat=nat)) as lab, ends(lab, folder, *attached, right=others) as daemons:
+    with Lab(two_gateways(nat=nat)) as lab, ends(lab, folder, ga=attached, gb=others) as daemons:
         # behind NAT the peer cannot be reached before it has spoken
         told = connection(lab, 0), connection(lab, 1, "%any" if nat else "")
         left, right = (

@@ -41,7 +41,7 @@ class Both(Keyed):
 @pytest.fixture(scope="module")
 def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Both]:
     folder = tmp_path_factory.mktemp("ends")
-    with Lab(two_gateways()) as lab, ends(lab, folder, *TUN, right=QUEUES) as (left, right):
+    with Lab(two_gateways()) as lab, ends(lab, folder, ga=TUN, gb=QUEUES) as (left, right):
         charon = Charon(left.folder, partial(served, left), connection(lab, 0))
         with Pluto(right.folder, partial(served, right), connection(lab, 1), more=True) as pluto:
             lab.watch.seen()

@@ -9,6 +9,7 @@
 Rule 1: whatever is opened is opened closed: routes lead into the device before anything could leave it.
 Rule 2: an attachment has turns like every client of the daemon.
 Rule 3: a fault of an attachment ends the daemon. What its policies protect stays closed then.
+Rule 4: what is opened later (a port of an IKE daemon) needs no more rights than following policies does.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import contextlib
 import socket
 import struct
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from uxfrm.attach.attachment import OWN_MARK, AttachmentError, Waitable
@@ -26,11 +27,12 @@ from uxfrm.attach.raw import AH, COMP, ESP, ICMP, ICMPV6, Raw, open_raw
 from uxfrm.attach.rules import QUEUES
 from uxfrm.attach.tun import Tun, open_tun
 from uxfrm.attach.udp import Udp, open_udp
-from uxfrm.daemon import logs
+from uxfrm.daemon import logs, privileges
 from uxfrm.daemon.detour import Detour
 from uxfrm.daemon.gateway import Gateway, Outlets
 from uxfrm.daemon.numbers import Numbers, NumbersError
 from uxfrm.daemon.ports import Hub
+from uxfrm.daemon.privileges import Capability, Need
 from uxfrm.daemon.sharing import Key, SharedPorts
 from uxfrm.daemon.surroundings import Surroundings
 from uxfrm.daemon.taken import Taken
@@ -59,6 +61,19 @@ class Wanted:
     ike: bool = False
     raw: bool = False
     queue: int = 0
+
+    def demand_rights(self) -> None:
+        """Raise AttachmentError where what is wanted needs capabilities that are not there; it says which."""
+        if missing := privileges.lacking(self._needs()):
+            raise AttachmentError(f"rights are missing: {missing}: start it as root, or give it these alone")
+
+    def _needs(self) -> Iterator[Need]:
+        if self.tun:
+            yield Need(Capability.NET_ADMIN, f"tun={self.tun}: the device, its routes and rules")
+        if self.queue:
+            yield Need(Capability.NET_ADMIN, "nfqueue: queues and rules")
+        if self.queue or self.raw:
+            yield Need(Capability.NET_RAW, f"{'nfqueue' if self.queue else 'raw'}: raw sockets")
 
 
 def parse(words: Sequence[str]) -> Wanted:
@@ -146,6 +161,15 @@ class Attached:
         self._hub.sockets.let_by = _let_by
         self._hub.settle = self.settle
 
+    @property
+    def rights_to_go_on(self) -> frozenset[Capability]:
+        """What is needed after everything is open.
+
+        CAP_NET_ADMIN for routes, rules, verdicts and marks; what IKE daemons' ports and iptables need.
+        """
+        bind = {Capability.NET_BIND_SERVICE} if self._hub.ike is not None else ()
+        return self._leading.rights_to_follow.union(bind)
+
     def _lead(self, namespace: Namespace, wanted: Wanted) -> list[Waitable]:
         """A device, and routes into it; raw sockets, if wanted, receive."""
         tun: Tun = open_tun(wanted.tun, mtu=wanted.mtu)[0]
@@ -154,6 +178,7 @@ class Attached:
         raw, back = (self._raw(_RECEIVED, OWN_MARK), self._raw({}, 0)) if wanted.raw else ({}, {})
         self.gateway = Gateway(namespace, Outlets(tun, raw, self._by_port, back))
         self.gateway.deaf_to = tun.ifindex
+        namespace.path.cut_before = True  # to the device's MTU, by the kernel
         return [tun, *raw.values()]
 
     def _take(self, namespace: Namespace, wanted: Wanted) -> list[Waitable]:
@@ -175,7 +200,7 @@ class Attached:
 
     def close(self) -> None:
         """Let everything go; what policies protect stays closed."""
-        self._hub.settle, self._hub.ike, self._hub.sockets.let_by = _nothing, None, None
+        self._hub.settle, self._hub.ike, self._hub.sockets.let_by = None, None, None
         for udp in self._by_port.values():
             self._unlisten(udp)
             udp.close()

@@ -7,11 +7,25 @@ Rule 2: nothing opens by itself. What an earlier daemon protected and no policy 
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
 from uxfrm.attach import rules
 from uxfrm.attach.nfqueue import Queue
 from uxfrm.attach.raw import Raw
-from uxfrm.attach.transparent import Transparent, plan_of
-from uxfrm.tables.policies import PolicyTable
+from uxfrm.attach.rules import ALL, Change, Match
+from uxfrm.attach.transparent import Matches, Transparent, kept, matches_of
+from uxfrm.daemon.following import Following
+from uxfrm.daemon.privileges import Capability
+from uxfrm.model.policy import DefaultAction, Direction
+from uxfrm.tables.policies import Policy, PolicyTable
+
+
+class _Want(NamedTuple):
+    """What a policy wants to be asked about, on the way out or in."""
+
+    out: bool
+    match: Match
 
 
 class Taken:
@@ -20,8 +34,10 @@ class Taken:
     def __init__(self, policies: PolicyTable, first: int) -> None:
         self._policies = policies
         self._first = first
+        self._following = Following(policies, _wants)
+        self._following.changes()
         self._closed = rules.left()
-        self._seen: object = None
+        self._seen = self._version()
         self._transparent = Transparent(self._plan())
 
     @property
@@ -34,19 +50,57 @@ class Taken:
         """What sends by IP version, with our mark."""
         return self._transparent.raw
 
+    @property
+    def rights_to_follow(self) -> frozenset[Capability]:
+        """What it takes to change the rules, and to give a verdict."""
+        raw = {Capability.NET_RAW} if self._transparent.rules.by_raw_socket else ()
+        return frozenset({Capability.NET_ADMIN}).union(raw)
+
     def follow(self, again: bool = False) -> None:
         """Do what the policies say now; `again` changes nothing here. Raises AttachmentError."""
         del again
-        if (self._policies.generation, tuple(self._policies.default)) != self._seen:
+        version = self._version()
+        if version == self._seen:
+            return
+        came, gone = self._following.changes()
+        opened = any(self._closed) and self._still_closed() != self._closed
+        if opened or version[1] != self._seen[1]:
             self._transparent.follow(self._plan())
+        else:
+            self._transparent.change(_of(True, came, gone), _of(False, came, gone), self._plan)
+        self._seen = version
+
+    def _version(self) -> tuple[int, tuple[DefaultAction, ...]]:
+        return self._policies.generation, tuple(self._policies.default)
 
     def _plan(self) -> rules.Plan:
         """The plan for the policies as they are; what they name does not stay closed for their lack."""
-        self._seen = (self._policies.generation, tuple(self._policies.default))
-        plan = plan_of(self._policies, self._first, closed=self._closed)
-        self._closed = plan.closed_out, plan.closed_into
-        return plan
+        self._closed = self._still_closed()
+        out, into = (tuple(self._asked(out)) for out in (True, False))
+        return rules.Plan(self._first, out, into, closed_out=self._closed[0], closed_into=self._closed[1])
+
+    def _still_closed(self) -> tuple[Matches, Matches]:
+        return kept(self._closed[0], set(self._asked(True))), kept(self._closed[1], set(self._asked(False)))
+
+    def _asked(self, out: bool) -> Iterable[Match]:
+        """What is asked about on one way: all of it where the default is to block."""
+        ways = (Direction.OUT,) if out else (Direction.IN, Direction.FWD)
+        if any(self._policies.default[way] == DefaultAction.BLOCK for way in ways):
+            return ALL
+        return (want.match for want in self._following.all() if want.out == out)
 
     def close(self) -> None:
         """Close the queues; the rules stay, and drop what they match."""
         self._transparent.close()
+
+
+def _wants(policy: Policy) -> Iterator[_Want]:
+    if policy.config.direction in (Direction.IN, Direction.OUT, Direction.FWD):
+        for match in matches_of(policy.config):
+            yield _Want(policy.config.direction == Direction.OUT, match)
+
+
+def _of(out: bool, came: list[_Want], gone: list[_Want]) -> Change:
+    """The matches of one way."""
+    new, old = ([want.match for want in wants if want.out == out] for wants in (came, gone))
+    return new, old

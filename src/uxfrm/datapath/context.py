@@ -74,9 +74,11 @@ class Context:
         self.now = 0.0
         self.held = Held()
         self.iptfs = IpTfs()
-        # Fragments for this host, and those of packets that it sent, which are only looked at.
+        # Fragments for this host, and those of packets that it sent: these are only looked at, or were made
+        # before they came here (`cut_before`) and are to be protected as the whole packets that they were.
         self.fragments = Fragments()
         self.sent_fragments = Fragments()
+        self.cut_before = False
         # ICMP errors about fragments, that are to be sent.
         self.answers: deque[bytes] = deque(maxlen=_ANSWERS_MAX)
         self.icmp_allowance = Allowance()

@@ -15,6 +15,7 @@ from uxfrm.datapath.crypto.batch import seal
 from uxfrm.datapath.embedded import embedded_flow
 from uxfrm.datapath.flowtable import ANY_GENERATION, OUTPUT, cpu_of, flow_key, look_up
 from uxfrm.datapath.held import Queue
+from uxfrm.datapath.reassemble import collect_own
 from uxfrm.datapath.resolve import MUST_ASK, Acquire, Resolution, takes_icmp
 from uxfrm.datapath.routed import Asker, route
 from uxfrm.datapath.streams import push
@@ -91,8 +92,8 @@ def send(context: Context, bundles: Bundles, batch: Batch, hold: bool = True) ->
 
     With `hold` some may be kept for later; see `release`.
 
-    1. IP headers  2. flows to bundles  3. run by run: what is not decided or not valid any more is decided,
-    transforms, innermost first  4. counters
+    1. IP headers, fragments of the host's own  2. flows to bundles  3. run by run: what is not decided or
+    not valid any more is decided, transforms, innermost first  4. counters
     Packets fare as if each had been a batch of its own: what one does to a state ends its run.
     """
     context.start(batch)
@@ -100,6 +101,7 @@ def send(context: Context, bundles: Bundles, batch: Batch, hold: bool = True) ->
         bundles.clear()
         context.forget()
     layer.classify(batch.data, batch.packets)
+    joined = collect_own(context, batch) if context.cut_before else []
     flows, count = context.flows, len(batch)
     missed = _look_up(context, batch, context.every, count, context.missed)
     flows.hits += count - missed
@@ -113,6 +115,8 @@ def send(context: Context, bundles: Bundles, batch: Batch, hold: bool = True) ->
     context.finish(batch)
     if _too_large(context.totals) != before:
         _divide(context, bundles, batch, hold)
+    if joined:
+        oversize.divide_clear(context, batch, joined)
 
 
 def _too_large(totals: Int64s) -> int:
