@@ -155,34 +155,36 @@ def test_calls_are_few(hosts: tuple[Host, Host], family: int) -> None:
     assert calls <= 8
 
 
-def test_class_and_dont_fragment_are_the_packets(hosts: tuple[Host, Host]) -> None:
+def test_class_hops_and_dont_fragment_are_the_packets(hosts: tuple[Host, Host]) -> None:
     """Seen by a raw socket on the other side: TOS with ECN, DF, and no leave to fragment what must not be."""
     udp = opened(hosts[0])
     with hosts[1].inside():
         raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_UDP)
     raw.settimeout(5)
     made = [
-        packets(AF_INET, [ESP + bytes(9)], tos=tos, flags=flags)[0]
-        for tos, flags in ((0, 0), (0x2A, 2), (3, 0))
+        packets(AF_INET, [ESP + bytes(9)], tos=tos, flags=flags, ttl=ttl)[0]
+        for tos, flags, ttl in ((0, 0, 64), (0x2A, 2, 64), (3, 0, 64), (3, 0, 9))
     ]
-    assert send(udp, made) == 3
+    assert send(udp, made) == 4
     got = [raw.recv(2000) for _ in made]
-    assert [(p[1], p[6] & 0x40) for p in got] == [(0, 0), (0x2A, 0x40), (3, 0)]
+    assert [(p[1], p[6] & 0x40, p[8]) for p in got] == [(0, 0, 64), (0x2A, 0x40, 64), (3, 0, 64), (3, 0, 9)]
     long = [ESP + bytes(1600)] * 2
     assert send(udp, packets(AF_INET, long)) == 2  # the kernel may cut them up
     assert send(udp, packets(AF_INET, long, flags="DF")) == 0
     assert udp.counts.lost == {Loss.TOO_LONG: 2}
 
 
-def test_the_class_that_arrives(hosts: tuple[Host, Host]) -> None:
-    for family, options in ((socket.AF_INET, (0, 1)), (socket.AF_INET6, (41, 67))):
+def test_class_and_hops_that_arrive(hosts: tuple[Host, Host]) -> None:
+    for family, level, tos, hops in ((socket.AF_INET, 0, 1, 2), (socket.AF_INET6, 41, 67, 16)):
         udp, sender = opened(hosts[1], family), plain(hosts[0], family, ENDS[family][0], 7000)
-        sender.setsockopt(*options, 0x2B)
+        sender.setsockopt(level, tos, 0x2B)
+        sender.setsockopt(level, hops, 9)
         sender.sendto(ESP * 4, (ENDS[family][1], 4500))
         batch = receive(udp)
         assert batch is not None
         packet = batch.packet(0)
         assert (packet[1] if family == AF_INET else int.from_bytes(packet[:2]) >> 4 & 0xFF) == 0x2B
+        assert packet[8 if family == AF_INET else 7] == 9
         udp.close()
 
 
@@ -350,7 +352,10 @@ def test_esp_in_udp_between_two_namespaces(hosts: tuple[Host, Host]) -> None:
 
 
 def test_the_path_mtu_is_the_kernels(hosts: tuple[Host, Host]) -> None:
-    """A router behind says what is too long: the next look knows, and the kernel refuses such DF packets."""
+    """A router behind says what is too long: the next look knows, and the kernel refuses such DF packets.
+
+    But not where they are not for what is sent.
+    """
     far = Host()
     hosts[1].run(f"ip link add eth1 type veth peer name eth0 netns {far.path}")
     hosts[1].run("ip addr add 198.51.100.1/24 dev eth1")
@@ -378,4 +383,6 @@ def test_the_path_mtu_is_the_kernels(hosts: tuple[Host, Host]) -> None:
     assert found == 1300
     assert send(udp, [long]) == 0
     assert udp.counts.lost == {Loss.TOO_LONG: 1}
+    heedless = opened(hosts[0], port=4501, heeding=False)
+    assert send(heedless, [long[:20] + (4501).to_bytes(2) + long[22:]]) == 1
     far.close()

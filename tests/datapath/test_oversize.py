@@ -10,7 +10,7 @@ import random
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scapy.layers.inet import ICMP, IP, UDP
+from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.layers.inet6 import (
     ICMPv6PacketTooBig,
     IPv6,
@@ -179,6 +179,32 @@ def test_the_hosts_own_ipv6_packets_are_fragmented_before() -> None:
     ns.inspect(opened := Batch.pack([batch.packet(i) for i in (4, 5, 6)]))
     store = Fragments()
     assert [add(store, opened.packet(i)) for i in range(3)][-1] == own
+
+
+@pytest.mark.parametrize(("mtu", "answered"), [(1500, 1466), (1300, 0)])
+def test_tcp_that_does_not_know_of_transport_mode_is_told(mtu: int, answered: int) -> None:
+    """Linux's TCP asks xfrm_mtu and sends no such segments. Where less than 1280 are left they go in pieces.
+
+    1500 - 40 (IPv6) - 16 (ESP, IV) - 16 (ICV) are whole words, of which the trailer takes 2 bytes.
+    """
+    ns = host(6, mtu, Mode.TRANSPORT)
+    udp = bytes(IPv6(src=HERE6, dst=PEER6) / UDP(sport=5, dport=6) / Raw(bytes(1400)))
+    tcp = bytes(IPv6(src=HERE6, dst=PEER6) / TCP(sport=5, dport=6, flags="A") / Raw(bytes(1428)))
+    fragmented = [(0, Outcome.OUT_FRAGMENTED), (0, SENT), (0, SENT)]
+    assert ends(send(ns, tcp)) == fragmented  # as Linux does with what it is given
+    ns = host(6, mtu, Mode.TRANSPORT)
+    ns.answers_tcp = True
+    batch = send(ns, tcp)
+    if not answered:
+        assert ends(batch) == fragmented
+        return
+    assert ends(batch) == [(0, TOO_BIG), (0, ANSWER)]
+    answer = IPv6(batch.packet(1))
+    assert (answer.dst, answer[ICMPv6PacketTooBig].mtu) == (HERE6, answered)
+    fitting = tcp[:answered]
+    fitting = fitting[:4] + (answered - 40).to_bytes(2) + fitting[6:]
+    assert ends(send(ns, fitting)) == [(0, SENT)]
+    assert ends(send(ns, udp))[-1] == (0, SENT)
 
 
 def test_without_a_known_mtu_nothing_is_too_big() -> None:

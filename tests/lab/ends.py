@@ -14,7 +14,9 @@ from pathlib import Path
 from uxfrm.daemon import client
 from uxfrm.iproute2.commands import parse_words
 from uxfrm.iproute2.execute import execute
+from uxfrm.iproute2.words import split
 from uxfrm.lab.network import Lab
+from uxfrm.model.dump import StateDump
 from uxfrm.model.outcome import Counter
 
 UXFRM = [sys.executable, "-m", "uxfrm.cli.main"]
@@ -71,7 +73,12 @@ class End:
     def xfrm(self, *lines: str) -> str:
         """What `ip xfrm` would print for each line."""
         with client.connect(self.path) as tables:
-            return "".join(execute(parse_words(f"xfrm {line}".split()), tables) for line in lines)
+            return "".join(execute(parse_words(split(f"xfrm {line}")), tables) for line in lines)
+
+    def dump(self) -> list[StateDump]:
+        """All its states."""
+        with client.connect(self.path) as tables:
+            return list(tables.dump_states())
 
     def moved(self) -> dict[str, int]:
         """The counters that are not 0."""
@@ -81,16 +88,16 @@ class End:
 @contextmanager
 def ends(lab: Lab, folder: Path, *options: str, **own: tuple[str, ...]) -> Iterator[tuple[End, End]]:
     """Daemons on both ends, the lab's own order; `own`: options of one node's alone."""
-    left, right = (End(lab, node, folder, *options, *own.get(node, ())) for node in lab.plan.ends)
+    first, second = (End(lab, node, folder, *options, *own.get(node, ())) for node in lab.plan.ends)
     try:
-        left.wait()
-        right.wait()
-        yield left, right
+        first.wait()
+        second.wait()
+        yield first, second
     finally:
-        for end in (left, right):
+        for end in (first, second):
             if end.process.poll() is None:
                 end.stop()
-        print(left.log(), right.log(), file=sys.stderr)
+        print(first.log(), second.log(), file=sys.stderr)
 
 
 def answers(lab: Lab, host: str, to: str, *options: str) -> bool:

@@ -1,7 +1,8 @@
 """Runs inside the guest as its first process's child: answers requests, one JSON object per line.
 
 Every answer begins with a mark, since the kernel may print on the same console. Nothing but the standard
-library is imported: the guest runs the host's Python on the host's files.
+library is imported, and what is beside this file and does the same: the guest runs the host's Python on the
+host's files.
 """
 
 from __future__ import annotations
@@ -20,6 +21,10 @@ import time
 import tty
 from collections.abc import Callable, Iterator
 from typing import Any
+
+sys.path.append(os.path.dirname(os.path.abspath(__file__)))
+
+import echo
 
 MARK = "\x1e"
 _IP_TOS, _IP_TTL, _IP_MTU_DISCOVER, _IP_RECVTOS = 1, 2, 10, 13
@@ -155,6 +160,16 @@ def tcp_take(name: str, count: int, timeout: float) -> str:
             return (got + data).hex()
         got += data
     return got.hex()
+
+
+def echo_serve(address: str, port: int) -> None:
+    """Say back by TCP what is told there."""
+    sockets[f"echo {address}"] = echo.serve(address, port)
+
+
+def echo_exchange(here: str, there: str, port: int, size: int) -> str:
+    """Be the client of such a server: what went wrong."""
+    return echo.exchange(here, there, port, size)
 
 
 def tcp_error(name: str) -> int:
@@ -379,6 +394,8 @@ CALLS: dict[str, Callable[..., Any]] = {
         tcp_send,
         tcp_take,
         tcp_error,
+        echo_serve,
+        echo_exchange,
     )
 }
 

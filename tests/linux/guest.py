@@ -1,6 +1,7 @@
-"""A real Linux as a child process: user-mode Linux with one Ethernet link, driven by an agent inside.
+"""A real Linux as a child process: user-mode Linux with Ethernet links, driven by an agent inside.
 
-The host's files are its root. Its link `vec0` is one end of a socket pair: one datagram is one frame.
+The host's files are its root. Its link `vec0` is one end of a socket pair: one datagram is one frame. Or it
+has as many links as there are sockets of frames given.
 """
 
 from __future__ import annotations
@@ -18,11 +19,12 @@ import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from linux.fetch import Kernel, fetch
+from linux.xstate import preloaded
 from uxfrm.netlink import Client
 
 HOST_MAC = bytes.fromhex("020000000001")
@@ -86,6 +88,13 @@ ip route add fd02::1/128 via fd00::1 dev vec0 src fd02::2
 
 class GuestError(Exception):
     """The guest did not boot, died, or refused a call."""
+
+
+class Wire(NamedTuple):
+    """What a link of a guest is to be: a socket of whole frames, and its MAC address as text."""
+
+    end: socket.socket
+    mac: str
 
 
 class Datagram(NamedTuple):
@@ -179,9 +188,20 @@ class GuestTransport:
 class LinuxGuest:
     """Boots on entry, is ended and reaped on exit."""
 
-    def __init__(self, kernel: Kernel | None = None, boot_timeout: float = 30.0) -> None:
-        """Of this kernel, or Linux 6.1."""
+    def __init__(
+        self,
+        kernel: Kernel | None = None,
+        boot_timeout: float = 30.0,
+        wires: Sequence[Wire] = (),
+        setup: str = _SETUP,
+    ) -> None:
+        """Of this kernel, or Linux 6.1.
+
+        With `wires` its links are these, vec0, vec1 and so on, which it closes; it has none of the tests'
+        own then, for `send` and `receive`. `setup` is what a shell does before the agent comes.
+        """
         self._kernel, self._boot_timeout = kernel, boot_timeout
+        self._wires, self._setup = wires, setup
         self._process: subprocess.Popen[bytes] | None = None
         self._buffer = b""
         self._console = b""
@@ -191,13 +211,11 @@ class LinuxGuest:
     def __enter__(self) -> Self:
         kernel = self._kernel or fetch()
         self._folder = Path(tempfile.mkdtemp(prefix="uxfrm-guest-"))
-        self._link, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        for end in (self._link, other):
-            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+        wires = self._wires or [self._own_wire()]
         init = self._folder / "init"
         text = _INIT.format(
             modules=_loading(kernel),
-            setup=_SETUP,
+            setup=self._setup,
             python=os.path.realpath(sys.executable),
             agent=Path(__file__).with_name("agent.py"),
         )
@@ -207,7 +225,10 @@ class LinuxGuest:
             str(kernel.program), "mem=256M", "root=/dev/root", "rootfstype=hostfs", "hostfs=/", "ro", "quiet",
             f"umid=uxfrm{os.getpid()}", f"uml_dir={self._folder}/", "con=null", "con0=fd:0,fd:1",
             f"init={init}",
-            f"vec0:transport=fd,fd={other.fileno()},mac={GUEST_MAC.hex(':')},depth=64",
+            *(
+                f"vec{number}:transport=fd,fd={end.fileno()},mac={mac},depth=64"
+                for number, (end, mac) in enumerate(wires)
+            ),
         ]  # fmt: skip
         try:
             self._process = subprocess.Popen(
@@ -215,8 +236,8 @@ class LinuxGuest:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
-                pass_fds=[other.fileno()],
-                env=dict(os.environ, TMPDIR="/dev/shm"),
+                pass_fds=[wire.end.fileno() for wire in wires],
+                env=dict(os.environ, TMPDIR="/dev/shm", LD_PRELOAD=str(preloaded())),
                 start_new_session=True,
             )
             self._answer(time.monotonic() + self._boot_timeout)
@@ -224,8 +245,16 @@ class LinuxGuest:
             self.close()
             raise
         finally:
-            other.close()
+            for wire in wires:
+                wire.end.close()
         return self
+
+    def _own_wire(self) -> Wire:
+        """A link to the tests: they have the other end."""
+        self._link, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        for end in (self._link, other):
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+        return Wire(other, GUEST_MAC.hex(":"))
 
     def __exit__(self, *_: object) -> None:
         self.close()
@@ -241,7 +270,8 @@ class LinuxGuest:
             for pipe in (process.stdin, process.stdout):
                 if pipe is not None:
                     pipe.close()
-        self._link.close()
+        if not self._wires:
+            self._link.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 
     # -- the agent

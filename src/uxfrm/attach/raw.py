@@ -156,7 +156,7 @@ class Raw:
             )  # fmt: skip
             offset, length = offset - _HEADER6, length + _HEADER6
         low, high = offset - HEADROOM, offset + length + TAILROOM
-        batch = Batch.view(came.data, offset, length, low, high, int(now))
+        batch = Batch.view(came.data, offset, length, low, high, int(now), spare=True)
         batch.packets["ifindex"], batch.packets["mark"] = ifindex, mark
         return batch
 

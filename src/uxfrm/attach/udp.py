@@ -33,13 +33,15 @@ from uxfrm.datapath.batch import Batch, Bytes, Int64s
 
 _SOL_UDP, _UDP_SEGMENT, _UDP_GRO = 17, 103, 104
 _SO_MARK, _SO_RCVBUFFORCE, _SO_SNDBUFFORCE, _SO_ATTACH_REUSEPORT_CBPF = 36, 33, 32, 51
-_IP_TOS, _IP_PKTINFO, _IP_MTU_DISCOVER, _IP_RECVTOS = 1, 8, 10, 13
+_IP_TOS, _IP_TTL, _IP_PKTINFO, _IP_MTU_DISCOVER, _IP_RECVTTL, _IP_RECVTOS = 1, 2, 8, 10, 12, 13
 _IPV6_MTU_DISCOVER, _IPV6_RECVPKTINFO, _IPV6_PKTINFO, _IPV6_RECVTCLASS, _IPV6_TCLASS = 23, 49, 50, 66, 67
-_DONT, _DO = 0, 2
-_TTL = 64
+_IPV6_RECVHOPLIMIT, _IPV6_HOPLIMIT = 51, 52
+# IP_MTU_DISCOVER for packets without DF and with it: where path MTUs that the kernel has learnt hold (dont,
+# do), and where only the device's does (omit, probe).
+_HEEDING, _HEEDLESS = (0, 2), (5, 3)
 
 _BUFFER = 4 << 20
-_READ_BYTES = 256 * 1024
+_READ_BYTES = 1024 * 1024  # Python's part of a batch costs the same, however long it is
 _DATAGRAM_MAX = 1 << 16
 _CALLS = 64
 _ANCILLARY = 256
@@ -82,13 +84,17 @@ def allow_sharing(one: socket.socket) -> None:
 class Udp:
     """ESP in UDP over one socket, of IPv4 or IPv6, which is this object's to close; see the module.
 
-    `ours`: the number of the socket in its group, where it is shared.
+    `ours`: the number of the socket in its group, where it is shared. Without `heeding`, path MTUs that the
+    kernel has learnt are not for what is sent: they are for what is inside, of the same addresses.
     """
 
     way = Way.IN
 
-    def __init__(self, one: socket.socket, mark: int = OWN_MARK, ours: int | None = None) -> None:
+    def __init__(
+        self, one: socket.socket, mark: int = OWN_MARK, ours: int | None = None, heeding: bool = True
+    ) -> None:
         compiled.ready()
+        self._may, self._must_not = _HEEDING if heeding else _HEEDLESS
         self.counts = Counts()
         self.turned = 0  # how often the group's program was turned around
         self._socket = one
@@ -112,11 +118,11 @@ class Udp:
         one.setblocking(False)
         one.setsockopt(_SOL_UDP, _UDP_GRO, 1)
         if self._four:
-            one.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
-            one.setsockopt(socket.IPPROTO_IP, _IP_RECVTOS, 1)
+            for option in (_IP_PKTINFO, _IP_RECVTOS, _IP_RECVTTL):
+                one.setsockopt(socket.IPPROTO_IP, option, 1)
         else:
-            one.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVPKTINFO, 1)
-            one.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVTCLASS, 1)
+            for option in (_IPV6_RECVPKTINFO, _IPV6_RECVTCLASS, _IPV6_RECVHOPLIMIT):
+                one.setsockopt(socket.IPPROTO_IPV6, option, 1)
         for plain, force in ((socket.SO_RCVBUF, _SO_RCVBUFFORCE), (socket.SO_SNDBUF, _SO_SNDBUFFORCE)):
             try:
                 one.setsockopt(socket.SOL_SOCKET, force, _BUFFER)
@@ -181,14 +187,14 @@ class Udp:
         ports = struct.pack(">HHI", address[1], self.port, 0)
         if self._four:
             ifindex, _, target = struct.unpack("i4s4s", said[_IP_PKTINFO])
-            tos = said.get(_IP_TOS, b"\0")[0]
+            tos, ttl = said[_IP_TOS][0], struct.unpack("i", said[_IP_TTL])[0]
             source = socket.inet_pton(socket.AF_INET, address[0])
-            head = struct.pack(">BBHHHBBH", 0x45, tos, 0, 0, 0x4000, _TTL, 17, 0)
+            head = struct.pack(">BBHHHBBH", 0x45, tos, 0, 0, 0x4000, ttl, 17, 0)
         else:
             target, ifindex = struct.unpack("16si", said[_IPV6_PKTINFO])
-            tos = struct.unpack("i", said.get(_IPV6_TCLASS, bytes(4)))[0]
+            tos, hops = (struct.unpack("i", said[what])[0] for what in (_IPV6_TCLASS, _IPV6_HOPLIMIT))
             source = socket.inet_pton(socket.AF_INET6, address[0].partition("%")[0])
-            head = struct.pack(">IHBB", 6 << 28 | tos << 20, 0, 17, _TTL)
+            head = struct.pack(">IHBB", 6 << 28 | tos << 20, 0, 17, hops)
         return head + source + target + ports, ifindex
 
     # -- sent
@@ -232,11 +238,11 @@ class Udp:
         return 1
 
     def _way_of(self, data: Bytes, at: int, mark: int) -> tuple[Ancillary, tuple[str, int], int]:
-        """Source and class as ancillary data, the address, and whether it may be fragmented."""
+        """Source, class and hop limit as ancillary data, the address, and whether it may be fragmented."""
         header = (int(data[at]) & 15) * 4 if self._four else 40
         head = data[at : at + header + 4].tobytes()
         # Lengths, identification and header checksum differ from packet to packet.
-        key = head[:2] + head[6:8] + head[12:] if self._four else head[:4] + head[8:]
+        key = head[:2] + head[6:9] + head[12:] if self._four else head[:4] + head[7:]
         key += mark.to_bytes(8, signed=True)
         found = self._ways.get(key)
         if found is None:
@@ -252,12 +258,14 @@ class Udp:
         if self._four:
             ancillary.append((socket.IPPROTO_IP, _IP_PKTINFO, struct.pack("i4s4x", 0, head[12:16])))
             ancillary.append((socket.IPPROTO_IP, _IP_TOS, struct.pack("i", head[1])))
+            ancillary.append((socket.IPPROTO_IP, _IP_TTL, struct.pack("i", head[8])))
             address = socket.inet_ntop(socket.AF_INET, head[16:20])
-            return ancillary, (address, port), _DO if head[6] & 0x40 else _DONT
+            return ancillary, (address, port), self._must_not if head[6] & 0x40 else self._may
         tclass = int.from_bytes(head[:2]) >> 4 & 0xFF
         ancillary.append((socket.IPPROTO_IPV6, _IPV6_PKTINFO, head[8:24] + bytes(4)))
         ancillary.append((socket.IPPROTO_IPV6, _IPV6_TCLASS, struct.pack("i", tclass)))
-        return ancillary, (socket.inet_ntop(socket.AF_INET6, head[24:40]), port), _DONT
+        ancillary.append((socket.IPPROTO_IPV6, _IPV6_HOPLIMIT, struct.pack("i", head[7])))
+        return ancillary, (socket.inet_ntop(socket.AF_INET6, head[24:40]), port), self._may
 
     def _discover(self, how: int) -> None:
         """Set whether the kernel sets DF (and refuses what is too long for the path) or fragments."""
@@ -309,21 +317,22 @@ def open_udp(
     address: str = "",
     share: bool = False,
     mark: int = OWN_MARK,
+    heeding: bool = True,
 ) -> Udp:
     """Bind a port, of all addresses or of one. Raises AttachmentError.
 
     With `share` it may be an IKE daemon's as well, now or later; see the module. `mark` is set on what is
     sent where there are the rights for it (CAP_NET_ADMIN or CAP_NET_RAW); ports below 1024 need
-    CAP_NET_BIND_SERVICE.
+    CAP_NET_BIND_SERVICE. `heeding` as for Udp.
     """
     one = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
     try:
         if family == socket.AF_INET6:
             one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         if share:
-            return Udp(one, mark, _bind_shared(one, address, port))
+            return Udp(one, mark, _bind_shared(one, address, port), heeding)
         one.bind((address, port))
-        return Udp(one, mark)
+        return Udp(one, mark, heeding=heeding)
     except OSError as error:
         one.close()
         raise AttachmentError(_words(port, share, error)) from error

@@ -26,14 +26,14 @@ from uxfrm.attach.attachment import OWN_MARK, AttachmentError, Waitable
 from uxfrm.attach.raw import AH, COMP, ESP, ICMP, ICMPV6, Raw, open_raw
 from uxfrm.attach.rules import QUEUES
 from uxfrm.attach.tun import Tun, open_tun
-from uxfrm.attach.udp import Udp, allow_sharing, open_udp
+from uxfrm.attach.udp import Udp, open_udp
 from uxfrm.daemon import logs, privileges
 from uxfrm.daemon.detour import Detour
 from uxfrm.daemon.gateway import Gateway, Outlets
 from uxfrm.daemon.numbers import Numbers, NumbersError
 from uxfrm.daemon.ports import Hub
 from uxfrm.daemon.privileges import Capability, Need
-from uxfrm.daemon.sharing import SharedPorts
+from uxfrm.daemon.sharing import Key, SharedPorts
 from uxfrm.daemon.surroundings import Surroundings
 from uxfrm.daemon.taken import Taken
 from uxfrm.namespace import Namespace
@@ -130,7 +130,7 @@ class Attached:
         self._loop: asyncio.AbstractEventLoop = hub.loop
         self._failed = failed
         self._close = contextlib.ExitStack()
-        self._by_port: dict[tuple[int, int], Udp] = {}
+        self._by_port: dict[Key, Udp] = {}
         self._leading: Detour | Taken
         try:
             self._open(wanted)
@@ -144,15 +144,19 @@ class Attached:
         self.surroundings = Surroundings()
         self._close.callback(self.surroundings.close)
         self.surroundings.tell(namespace)
+        # NFQUEUEs take what the host has cut to fit inside: it knows the peer's address by what fits there.
+        self._heeding = not wanted.queue
         attachments = self._take(namespace, wanted) if wanted.queue else self._lead(namespace, wanted)
         for port in wanted.ports:
             for version, family in _VERSIONS.items():
-                self._listen(version, open_udp(port, family))
+                self._by_port[version, port, ""] = udp = open_udp(port, family, heeding=self._heeding)
+                self._listen(udp)
         for attachment in attachments:
             self._serve(attachment)
         self.surroundings.watch(self._loop, self._look_again)
         if wanted.ike:
-            self._hub.ike = SharedPorts(self._loop, self._share, self._give_up)
+            listen, leave = self._listen, self._unlisten
+            self._hub.ike = SharedPorts(self._loop, self._by_port, listen, leave, self._heeding)
             self._close.callback(self._hub.ike.close)
         self._hub.sockets.let_by = _let_by
         self._hub.settle = self.settle
@@ -197,8 +201,10 @@ class Attached:
     def close(self) -> None:
         """Let everything go; what policies protect stays closed."""
         self._hub.settle, self._hub.ike, self._hub.sockets.let_by = None, None, None
-        for port in list(self._by_port):
-            self._give_up(port)
+        for udp in self._by_port.values():
+            self._unlisten(udp)
+            udp.close()
+        self._by_port.clear()
         self._close.close()
 
     # -- packets
@@ -209,9 +215,10 @@ class Attached:
         self._close.callback(self._loop.remove_reader, attachment.fileno())
 
     def _turn(self, attachment: Waitable) -> None:
+        now = time.time()
         try:
             for _ in range(_TURN):
-                if not self.gateway.serve(attachment, time.time()):
+                if not self.gateway.serve(attachment, now):
                     break
                 self._keep()
         except (OSError, NumbersError) as error:
@@ -220,11 +227,14 @@ class Attached:
         self._hub.flush()
 
     def settle(self) -> None:
-        """Before requests are answered: what they changed is in force, what they let go is sent."""
+        """Before requests are answered: what they changed is in force, what they let go is sent.
+
+        Sequence numbers are noted first: a state that came may take the place of one that has used some.
+        """
         try:
             self._leading.follow()
-            self.gateway.settle()
             self._keep()
+            self.gateway.settle()
         except AttachmentError as error:
             logs.error("policies are not in force", why=str(error))
             self._failed()
@@ -241,32 +251,11 @@ class Attached:
 
     # -- ESP in UDP
 
-    def _listen(self, version: int, udp: Udp) -> None:
-        self._by_port[version, udp.port] = udp
+    def _listen(self, udp: Udp) -> None:
         self._loop.add_reader(udp.fileno(), self._turn, udp)
 
-    def _give_up(self, key: tuple[int, int]) -> None:
-        udp = self._by_port.pop(key, None)
-        if udp is not None:
-            self._loop.remove_reader(udp.fileno())
-            udp.close()
-
-    def _share(self, client: socket.socket) -> tuple[int, int] | None:
-        """Share the port of an IKE daemon's socket; None where it is served already. OSError."""
-        version = 4 if client.family == socket.AF_INET else 6
-        address, port = client.getsockname()[:2]
-        if (version, port) in self._by_port:
-            return None
-        allow_sharing(client)
-        anywhere = address in ("0.0.0.0", "::")
-        try:
-            udp = open_udp(port, client.family, "" if anywhere else address, share=True)
-        except AttachmentError as error:
-            logs.error("port not shared", why=str(error))
-            return None
-        self._listen(version, udp)
-        logs.info("port shared with an IKE daemon", port=port, version=version)
-        return version, port
+    def _unlisten(self, udp: Udp) -> None:
+        self._loop.remove_reader(udp.fileno())
 
 
 def _let_by(client: socket.socket, in_clear: bool) -> None:

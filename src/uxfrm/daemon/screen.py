@@ -34,7 +34,7 @@ _WITH_TYPES = (1, 58)
 _PASS = (
     "meta l4proto { 50, 51, 108 } accept",
     "udp dport { 500, 4500 } accept",
-    # IPv6 comes here before it is whole. Without its first fragment, which has the ports, it never is.
+    # IPv6 comes here in fragments. Without the first, of which the ports are seen, they never make a packet.
     "meta nfproto ipv6 meta l4proto 17 frag frag-off != 0 accept",
 )
 _AT_ONCE = 256

@@ -123,8 +123,7 @@ def _become(batch: Batch, whole: list[tuple[int, Whole]]) -> None:
     if not whole:
         return
     made = Batch.pack([found.packet for _, found in whole])
-    at = batch.data.shape[0]
-    batch.data = np.concatenate([batch.data, made.data])
+    at = batch.lay(made.data)
     for (i, found), laid in zip(whole, made.packets, strict=True):
         packet = batch.packets[i]
         for name in ("offset", "low", "high"):

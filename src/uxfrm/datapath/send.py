@@ -35,11 +35,15 @@ _DEFAULT_MTU = 1500
 
 
 class Bundles:
-    """The state combinations in use, as rows of an array that the compiled path reads."""
+    """The state combinations in use, as rows of an array that the compiled path reads.
+
+    `answers_tcp`: see Namespace.
+    """
 
     def __init__(self) -> None:
         self.rows: Int64s = np.zeros((_BUNDLES_START, runs.BUNDLE_COLUMNS), np.int64)
         self._of: dict[tuple[int, ...], int] = {}
+        self.answers_tcp = False
 
     def __len__(self) -> int:
         return len(self._of)
@@ -60,8 +64,7 @@ class Bundles:
             self._of[key] = found
         return found
 
-    @staticmethod
-    def _write(row: Int64s, states: tuple[State, ...], path_mtu: int) -> None:
+    def _write(self, row: Int64s, states: tuple[State, ...], path_mtu: int) -> None:
         row[:] = 0
         row[runs.DEPTH] = len(states)
         row[runs.HEAD] = sum(satable.header_bytes(state) for state in states)
@@ -80,6 +83,8 @@ class Bundles:
                 row[runs.MTU + depth] = limit
             if state.config.mode == Mode.IPTFS:
                 limit = satable.inner_mtu(state, limit)
+        if self.answers_tcp and limit >= layer.IPV6_MIN_MTU and states[0].config.mode == Mode.TRANSPORT:
+            row[runs.TCP] = limit
 
 
 def send(context: Context, bundles: Bundles, batch: Batch, hold: bool = True) -> None:
@@ -372,7 +377,7 @@ def _make_room(bundles: Bundles, batch: Batch) -> None:
         data[new : new + length] = batch.data[old : old + length]
     packets["nexthdr"] += lows + head - packets["offset"]
     packets["offset"], packets["low"], packets["high"] = lows + head, lows, highs
-    batch.data = data
+    batch.relaid(data)
 
 
 def _wrap(context: Context, bundles: Bundles, batch: Batch, active: Int64s, start: int) -> tuple[int, int]:
