@@ -40,6 +40,7 @@ from uxfrm.attach.attachment import (
     Loss,
     Way,
 )
+from uxfrm.attach.buffers import enlarge
 from uxfrm.attach.many import Receiver
 from uxfrm.attach.pathmtu import path_mtu
 from uxfrm.attach.segments import Segments
@@ -49,7 +50,6 @@ from uxfrm.model.outcome import Verdict
 
 _NETLINK_NETFILTER = 12
 _SOL_NETLINK, _NO_ENOBUFS, _CAP_ACK = 270, 5, 10
-_SO_RCVBUFFORCE, _SO_SNDBUFFORCE = 33, 32
 _BUFFER = 8 << 20
 
 _MESSAGE_MAX = 67_000
@@ -278,8 +278,7 @@ def _bound(number: int, maxlen: int, gso: bool) -> socket.socket:
     kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC
     one = socket.socket(socket.AF_NETLINK, kind, _NETLINK_NETFILTER)
     try:
-        one.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER)
-        one.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, _BUFFER)
+        enlarge(one, receive=_BUFFER, send=_BUFFER)
         one.setsockopt(_SOL_NETLINK, _NO_ENOBUFS, 1)
         one.setsockopt(_SOL_NETLINK, _CAP_ACK, 1)
         one.bind((0, 0))
