@@ -21,7 +21,7 @@ IKE = bytes(24)
 def shared() -> Iterator[tuple[SharedPorts, dict[Key, Udp]]]:
     loop = asyncio.new_event_loop()
     ports: dict[Key, Udp] = {}
-    sharing = SharedPorts(loop, ports, lambda _: None, lambda _: None)
+    sharing = SharedPorts(loop, ports, lambda _: None, lambda _: None, heeding=False)
     yield sharing, ports
     sharing.close()
     for udp in ports.values():
