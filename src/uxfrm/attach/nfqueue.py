@@ -282,8 +282,10 @@ def _bound(number: int, maxlen: int, gso: bool) -> socket.socket:
         one.setsockopt(_SOL_NETLINK, _NO_ENOBUFS, 1)
         one.setsockopt(_SOL_NETLINK, _CAP_ACK, 1)
         one.bind((0, 0))
-        one.sendto(wire.configure(number, wire.BIND, maxlen, gso), (0, 0))
-        _check(one.recv(4096))
+        # The first does nothing, but with the rights: after that EPERM says that the queue is another's.
+        for command, refused in ((wire.PF_BIND, errno.EPERM), (wire.BIND, errno.EBUSY)):
+            one.sendto(wire.configure(number, command, maxlen, gso), (0, 0))
+            _check(one.recv(4096), refused)
         one.setblocking(False)
     except OSError:
         one.close()
@@ -291,14 +293,11 @@ def _bound(number: int, maxlen: int, gso: bool) -> socket.socket:
     return one
 
 
-def _check(answer: bytes) -> None:
-    """Raise OSError unless the answer is an acknowledgement.
-
-    Who got so far has the rights: EPERM says that the queue is another's.
-    """
+def _check(answer: bytes, refused: int) -> None:
+    """Raise OSError unless the answer is an acknowledgement; `refused` is what EPERM means."""
     number = -struct.unpack_from("=i", answer, 16)[0]
     if number:
-        number = errno.EBUSY if number == errno.EPERM else number
+        number = refused if number == errno.EPERM else number
         raise OSError(number, os.strerror(number))
 
 
