@@ -1,6 +1,9 @@
-"""What attachments cost beside the bare system calls that move the same bytes.
+"""What attachments cost beside the bare system calls that move the same bytes; and following policies.
 
-    python bench/attach.py [--json FILE] [--quick]         # root, or rights to /dev/net/tun
+    python bench/attach.py [--json FILE] [--quick] [--policies N]       # root, or rights to /dev/net/tun
+
+With --policies only the latter: a daemon (`uxfrm up`) that has N policies, half of them out and half in, gets
+more of them, one by one and many at once, until each holds.
 
 In a network namespace of its own. "ratio" is how much of the bare loop's speed is left; Gb/s are of what a
 processor that did nothing else would carry. Sent packets end on the loopback device or nowhere; what the
@@ -10,13 +13,16 @@ kernel does with them is in both figures.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import socket
 import struct
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,9 +35,17 @@ from uxfrm.attach.nfqueue import open_queue
 from uxfrm.attach.raw import open_raw
 from uxfrm.attach.tun import open_tun
 from uxfrm.attach.udp import open_udp
+from uxfrm.daemon.client import DaemonTransport
+from uxfrm.daemon.detour import open_all
 from uxfrm.datapath.batch import Batch
 from uxfrm.datapath.headers import write_checksum
 from uxfrm.datapath.wire import sum16
+from uxfrm.iproute2.commands import parse_words
+from uxfrm.iproute2.requests import PolicyAdd
+from uxfrm.model.policy import PolicyConfig
+from uxfrm.netlink import asking
+from uxfrm.netlink.constants import Xfrm
+from uxfrm.netlink.wire import NLM_F_ACK, NLM_F_REQUEST, Message
 
 SIZE = 1400
 SEGMENTS = 45
@@ -263,13 +277,107 @@ def queue_rows(rounds: int) -> list[dict[str, Any]]:
     return [compare("NFQUEUE, received and dropped", SINGLES, received, read, rounds)]
 
 
+# -- following policies
+
+
+def policy_words(number: int) -> str:
+    """A policy between this host's network and one address of its own, out or in turns."""
+    there = f"10.{number >> 17 & 255}.{number >> 9 & 255}.{number >> 1 & 255}"
+    template = "tmpl src 192.0.2.1 dst 192.0.2.2 proto esp mode tunnel"
+    if number & 1:
+        return f"src {there} dst 172.16.0.0/16 dir in {template}"
+    return f"src 172.16.0.0/16 dst {there} dir out {template}"
+
+
+def policy_config(number: int) -> PolicyConfig:
+    command = parse_words(["xfrm", "policy", "add", *policy_words(number).split()])
+    assert isinstance(command, PolicyAdd)
+    return command.config
+
+
+class Followed:
+    """A daemon with policies, and a client of it."""
+
+    def __init__(self, folder: Path, attach: list[str], count: int) -> None:
+        self.path = folder / "socket"
+        file = folder / "host.toml"
+        file.touch(0o600)
+        said = {"attach": attach, "policies": [policy_words(n) for n in range(count)], "states": []}
+        file.write_text("".join(f"{key} = {json.dumps(value)}\n" for key, value in said.items()))
+        command = [sys.executable, "-m", "uxfrm.cli.main", "up", "--foreground"]
+        command += ["--socket", str(self.path), "--state-dir", str(folder / "state"), str(file)]
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
+            told.bind(str(folder / "ready"))
+            told.settimeout(600)
+            environment = os.environ | {"NOTIFY_SOCKET": str(folder / "ready")}
+            self.process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+            told.recv(100)
+        self.transport = DaemonTransport(self.path)
+        self.next = count
+
+    def add(self, count: int, at_once: int) -> float:
+        """Seconds until `count` more policies hold; so many are asked for before an answer is read."""
+        configs = [policy_config(self.next + n) for n in range(count)]
+        self.next += count
+        flags = NLM_F_REQUEST | NLM_F_ACK
+        asked = [Message(Xfrm.NEWPOLICY, flags, 1, 0, asking.policy(config)).pack() for config in configs]
+        start = time.perf_counter()
+        for first in range(0, count, at_once):
+            some = asked[first : first + at_once]
+            for request in some:
+                self.transport.send(request)
+            for _ in some:
+                answer = self.transport.receive()
+                assert answer is not None
+                assert not any(answer[16:20])
+        return time.perf_counter() - start
+
+    def processor_s(self) -> float:
+        """Seconds of processor time that the daemon and its children have used."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+
+    def close(self) -> None:
+        self.transport.close()
+        self.process.terminate()
+        self.process.wait()
+        open_all()
+
+
+def follow_rows(count: int, rounds: int) -> list[dict[str, Any]]:
+    rows = []
+    shell("ip addr replace 192.0.2.1/24 dev lo")
+    for attach in (["tun=bench", "raw"], ["nfqueue"]):
+        with tempfile.TemporaryDirectory() as name:
+            start = time.perf_counter()
+            daemon = Followed(Path(name), attach, count)
+            row: dict[str, Any] = {
+                "attachment": " ".join(attach),
+                "policies": count,
+                "start s": round(time.perf_counter() - start, 1),
+            }
+            daemon.add(2, 1)
+            time.sleep(1)  # what the device's coming causes is over
+            before = daemon.processor_s()
+            row["one more ms"] = round(daemon.add(rounds, 1) / rounds * 1e3, 1)
+            time.sleep(0.5)  # what the kernel's news of it cause is part of it
+            row["processor ms"] = round((daemon.processor_s() - before) / rounds * 1e3, 1)
+            row["of many ms"] = round(daemon.add(1000, 64), 2)
+            daemon.close()
+        rows.append(row)
+    return rows
+
+
 def main() -> None:
-    asked = options(__doc__)
+    asked = options(__doc__, policies=int)
     if MARKER not in os.environ:
         command = ["unshare", "-n", sys.executable, *sys.argv]
         os.execvpe(command[0], command, os.environ | {MARKER: "1"})
     shell("ip link set lo up mtu 65535")
     ready()
+    if asked.policies is not None:
+        finish(follow_rows(asked.policies, 10 if asked.quick else 50), asked.json)
+        return
     rounds = 20 if asked.quick else 200
     rows = tun_rows(rounds) + udp_rows(rounds) + raw_rows(rounds) + queue_rows(rounds)
     finish(rows, asked.json)

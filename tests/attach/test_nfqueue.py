@@ -280,6 +280,14 @@ class Wire:
         self._socket.setsockopt(socket.SOL_SOCKET, 33, 64 << 20)
         self._socket.setblocking(False)
 
+    def longest(self) -> int:
+        """Bytes of the longest IP packet so far."""
+        found = 0
+        with contextlib.suppress(BlockingIOError):
+            while frame := self._socket.recv(2000):
+                found = max(found, len(frame) - 14)
+        return found
+
     def protocols(self) -> set[int]:
         """The IP protocols of all frames so far but neighbour discovery's; 4500 for its UDP port."""
         found = set()
@@ -364,11 +372,16 @@ def ends(
     ]
 
 
-def tcp(engines: list[Engine], address: str, size: int) -> bool:
-    """Bytes from the first host to the second and a digest back: the whole, and right."""
+def tcp(engines: list[Engine], address: str, size: int, mss: int = 0) -> bool:
+    """Bytes from the first host to the second and a digest back: the whole, and right.
+
+    `mss` is what the second takes in one segment.
+    """
     kind = socket.AF_INET6 if ":" in address else socket.AF_INET
     with engines[1].host.inside():
         listener = socket.create_server((address, 8080), family=kind)
+        if mss:
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, mss)
     with engines[0].host.inside():
         client = socket.socket(kind, socket.SOCK_STREAM)
     client.setblocking(False)
@@ -422,6 +435,20 @@ def test_the_host_learns_what_fits(hosts: tuple[Host, Host], case: str) -> None:
     assert learned is not None
     assert 1400 < learned < 1500
     assert engines[0].raw[6 if "2001" in CASES[case][0] else 4].counts.lost == {}
+    for engine in engines:
+        engine.close()
+
+
+@pytest.mark.parametrize("case", ["transport 4", "tunnel 6 in 6"])
+def test_super_packets_are_cut_as_their_connection_wants(hosts: tuple[Host, Host], case: str) -> None:
+    """Who takes segments of 1000 bytes only, options counted, gets no longer ones."""
+    seen = Wire(hosts[1])
+    engines = ends(hosts, case)
+    assert tcp(engines, CASES[case][3], 200_000, mss=1000)
+    received = engines[0].queues[PROTECT_TCP].counts.received
+    assert received >= 200
+    inner = 20 + 20 + 1000 if case.endswith(" 4") else 40 + 20 + 1000
+    assert inner + 30 <= seen.longest() <= inner + 40 + 48  # ESP, and an outer header
     for engine in engines:
         engine.close()
 

@@ -63,6 +63,29 @@ def test_only_what_is_not_ours_goes_into_the_device(host: Host) -> None:
     tun.close()
 
 
+def test_a_change_makes_what_doing_all_of_it_would(host: Host) -> None:
+    tun = opened(host)
+    with host.inside():
+        routes = Routes(tun.ifindex)
+        routes.replace(["10.2.0.0/24", "10.3.0.0/24"], closed=["10.4.0.0/24"])
+        sources = {
+            "10.3.0.0/24": "10.1.0.1",
+            "10.4.0.0/24": None,
+            "2001:db8:2::/48": None,
+            "10.5.0.1/32": None,
+        }
+        routes.change(sources, ["10.2.0.0/24"])
+    changed = shown(host)
+    assert way(host, "10.4.0.9") == way(host, "2001:db8:2::9") == "uxfrm0"
+    assert way(host, "10.2.0.9") == "eth0"
+    with host.inside():
+        Routes(tun.ifindex).replace(sources, sources={"10.3.0.0/24": "10.1.0.1"})
+        assert shown(host) == changed
+        routes.change({}, sources)
+    assert shown(host) == []
+    tun.close()
+
+
 def test_what_was_protected_is_unreachable_once_the_device_is_gone(host: Host) -> None:
     """As after a crash: nobody took anything away."""
     tun = opened(host)

@@ -10,7 +10,7 @@ import pytest
 from attach.hosts import Host
 from uxfrm.attach import rules
 from uxfrm.attach.attachment import AttachmentError
-from uxfrm.attach.rules import Match, Plan, Rules, left, remove
+from uxfrm.attach.rules import Change, Match, Plan, Rules, left, remove
 from uxfrm.model.address import AF_INET, AF_INET6, parse
 from uxfrm.model.selector import Selector
 
@@ -79,6 +79,62 @@ def test_twice_is_once_and_another_plan_replaces(host: Host, backend: str) -> No
     ]
     assert "-A uxfrm-protect -j NFQUEUE --queue-num 4502" not in lines
     assert len([line for line in lines if "--dport 4500" in line]) == 2
+
+
+def test_many_matches_are_changed_one_by_one(host: Host, backend: str) -> None:
+    """As if they had been installed so at once; in chains behind the chains, and back in these when few."""
+    everything = [Match(AF_INET, None, f"10.2.{n}.0/24") for n in range(100)]
+    everything += [Match(AF_INET6, f"2001:db8:{n:x}::/48", None, 17) for n in range(1, 60)]
+    made = install(host, Plan(out=tuple(everything[3:]), into=tuple(everything)))
+
+    def change(came: list[Match], gone: list[Match], now: list[Match]) -> set[Match]:
+        plan = Plan(out=tuple(now), into=tuple(everything))
+        with host.inside():
+            made.change(Change(came, gone), Change(), lambda: plan)
+            out, into = left()
+        assert set(into) == set(everything)
+        lines = shown(host, f"iptables-{backend}") + shown(host, f"ip6tables-{backend}")
+        asked = [line for line in lines if "--queue-num 4502" in line]
+        assert len(asked) == len(out)
+        return set(out)
+
+    now = everything[:3] + everything[7:-5]
+    assert change(everything[:3], everything[3:7] + everything[-5:], now) == set(now)
+    assert change([], everything[7:-5], everything[:3]) == set(everything[:3])
+    assert not any("uxfrm-protect-" in line for line in shown(host, f"iptables-{backend}"))
+    with host.inside():
+        assert remove() >= 6
+    assert [line for program in PROGRAMS for line in shown(host, program)] == []
+
+
+@pytest.mark.parametrize("count", [5, 100])
+def test_what_is_closed_opens_match_by_match(host: Host, backend: str, count: int) -> None:
+    closed = [Match(AF_INET, None, f"10.2.{n}.0/24") for n in range(count)]
+    made = install(host, Plan(out=(), into=(), closed_out=tuple(closed), closed_into=tuple(closed)))
+    with host.inside():
+        asked = [closed[1], Match(AF_INET, None, "10.9.0.0/16")]
+        made.change(Change(asked, [], [closed[1]]), Change([], [], [closed[2]]), Plan)
+        out, into = left()
+    assert set(out) == {*closed, asked[1]}
+    assert set(into) == {*closed} - {closed[2]}
+    lines = [line for line in shown(host, f"iptables-{backend}") if "10.2.1.0/24" in line]
+    assert [("NFQUEUE" in line, "DROP" in line) for line in lines if "tcp" not in line].count(
+        (False, True)
+    ) == 1
+    if count == 5:
+        mine = [line for line in shown(host, f"iptables-{backend}") if line.startswith("-A uxfrm-protect")]
+        assert mine.index(next(line for line in mine if "10.9" in line)) < mine.index(
+            next(line for line in mine if "DROP" in line)
+        )
+
+
+def test_a_match_of_all_makes_the_others_needless(host: Host) -> None:
+    one, every = Match(AF_INET, None, "10.2.0.0/24"), Match(AF_INET)
+    made = install(host, Plan(out=(one,)))
+    for came, gone, now in (([every], [], [one, every]), ([], [every], [one])):
+        with host.inside():
+            made.change(Change(came, gone), Change(), lambda now=now: Plan(out=tuple(now)))
+            assert left()[0] == ((every,) if every in now else (one,))
 
 
 def test_the_rules_of_others_stay(host: Host, backend: str) -> None:

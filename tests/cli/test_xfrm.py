@@ -11,8 +11,7 @@ import os
 import re
 import signal
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -20,6 +19,7 @@ import pytest
 
 from daemon.test_run import ENDS, KERNEL, SCRIPTS, UXFRM, call
 from uxfrm.model.outcome import Counter
+from waiting import until
 
 # As `ip`, which guesses the family of an address that is no address from what it has seen before.
 OURS = " ".join(UXFRM)
@@ -205,13 +205,6 @@ def watching(path: Path, *watchers: list[str]) -> Iterator[list[Path]]:
             lambda: call([], f"{OURS} {PROBE.format(path)}")[0] == 0 and all(f.stat().st_size for f in files)
         )
         yield files
-
-
-def until(true: Callable[[], bool]) -> None:
-    end = time.monotonic() + 60
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.1)
 
 
 def since(text: str, probe: str) -> str:

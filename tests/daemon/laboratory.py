@@ -12,22 +12,22 @@ import os
 import re
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+from ike.charon import Charon, Settings
+from ike.connection import OWN_RUN, PATH, Connection
+from ike.pluto import Pluto
+from waiting import until
 
 UXFRM = [sys.executable, "-m", "uxfrm.cli.main"]
 ADDRESS = {"a": "192.0.2.1", "b": "192.0.2.2"}
 NET = {"a": "10.1.1.0/24", "b": "10.1.2.0/24"}
 OTHER = {"a": "b", "b": "a"}
-SECRET = "not a secret, a test"
 
-_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 _NAMESPACES = ("--map-root-user", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
-_OWN_RUN = ("unshare", "--mount", "sh", "-c", 'mount -t tmpfs none /run; exec "$@"', "sh")
-_BOUND = 60.0
-"""Seconds after which what has not come about never will."""
 _STATE = re.compile(r"^src (\S+) dst (\S+)\n\tproto esp spi 0x([0-9a-f]+) reqid \d+ mode (\w+)", re.M)
 _POLICY = re.compile(r"^src (\S+) dst (\S+) .*\n\tdir (\w+) ", re.M)
 _SEPARATOR = "\n--\n"
@@ -50,15 +50,6 @@ def experiment(file: str, root: Path, *arguments: Path | str) -> Any:
 def _said(root: Path) -> str:
     """What daemons and programs wrote, for whoever reads a failed test."""
     return "".join(f"\n{path.name}: {path.read_text()[-3000:]}" for path in root.glob("*.err"))
-
-
-def wait(done: Callable[[], object]) -> None:
-    """Wait until something is so. TimeoutError when it never is."""
-    end = time.monotonic() + _BOUND
-    while not done():
-        if time.monotonic() > end:
-            raise TimeoutError
-        time.sleep(0.05)
 
 
 def states(text: str) -> set[tuple[str, ...]]:
@@ -88,7 +79,7 @@ class Laboratory:
         self._sh("mount", "-t", "tmpfs", "none", "/run")
         self._keeper = subprocess.Popen(["unshare", "--net", "sleep", "infinity"])
         keeper = str(self._keeper.pid)
-        wait(lambda: self._namespace("self") != self._namespace(keeper))
+        until(lambda: self._namespace("self") != self._namespace(keeper))
         self._sh("ip", "link", "add", "va", "type", "veth", "peer", "name", "vb", "netns", keeper)
         for host in "ab":
             (root / host).mkdir()
@@ -97,7 +88,7 @@ class Laboratory:
             self.on(host, "ip", "link", "set", "lo", "up")
             self._begin(host, [*UXFRM, "daemon", "--socket", str(self._socket(host))], os.environ)
         for host in "ab":
-            wait(self._socket(host).exists)
+            until(self._socket(host).exists)
 
     @staticmethod
     def _namespace(pid: str) -> str:
@@ -124,16 +115,32 @@ class Laboratory:
         """What a command prints on a host."""
         return self._sh(*self._prefix(host), *command)
 
-    def serve(
-        self, host: str, *command: str, before: Sequence[str] = (), **environment: str
-    ) -> subprocess.Popen[bytes]:
-        """Start a program under `uxfrm run`, with the host's daemon; `before` starts `uxfrm run`."""
-        run = [*UXFRM, "run", "--daemon", str(self._socket(host)), "--", *command]
-        return self.start(host, *before, *run, **environment)
+    @staticmethod
+    def connection(host: str) -> Connection:
+        """What a host's IKE daemon is told of the other's."""
+        other = OTHER[host]
+        return Connection(ADDRESS[host], ADDRESS[other], host, other, NET[host], NET[other])
 
-    def start(self, host: str, *command: str, **environment: str) -> subprocess.Popen[bytes]:
-        """Start a program with a /run of its own."""
-        return self._begin(host, [*_OWN_RUN, *command], {"PATH": _PATH, **environment})
+    def charon(
+        self,
+        host: str,
+        before: Sequence[str] = (),
+        served: bool = True,
+        settings: Settings | None = None,
+    ) -> Charon:
+        """A charon on a host; `before` is what starts it. `served`: not by the machine's kernel."""
+        start = partial(self._ike, host, served, *before)
+        return Charon(self.root / host, start, self.connection(host), settings)
+
+    def pluto(self, host: str, served: bool = True) -> Pluto:
+        """A pluto on a host. `served`: not by the machine's kernel."""
+        folder = self.root / f"{host}-{'served' if served else 'kernel'}"
+        return Pluto(folder, partial(self._ike, host, served), self.connection(host))
+
+    def _ike(self, host: str, served: bool, *command: str, **environment: str) -> subprocess.Popen[bytes]:
+        """Start an IKE daemon with a /run of its own; under `uxfrm run` if it is `served`."""
+        run = [*UXFRM, "run", "--daemon", str(self._socket(host)), "--"] if served else []
+        return self._begin(host, [*OWN_RUN, *run, *command], {"PATH": PATH, **environment})
 
     def tables(self, host: str) -> dict[str, str]:
         """What unmodified `ip` shows of a host's daemon, without the policies of sockets."""

@@ -18,7 +18,8 @@ from pathlib import Path
 import pytest
 
 from daemon.running import Daemon
-from uxfrm.daemon.access import Visitor, has_net_admin
+from uxfrm.daemon.access import Access, Need, Visitor, has_net_admin
+from uxfrm.daemon.privileges import Capability
 
 TESTS = Path(__file__).parent.parent
 AS_ROOT = () if os.geteuid() == 0 else ("sudo", "-n", "--preserve-env=NOTIFY_SOCKET,PYTHONPATH")
@@ -105,3 +106,16 @@ def test_rights_gained_since_by_executing_a_privileged_program_do_not_count(dire
         capabilities = Path(f"/proc/{pid}/status").read_text().split("CapEff:")[1].split()[0]
         assert int(capabilities, 16) >> 12 & 1
         assert not has_net_admin(Visitor(pid, 65534, 65534))
+
+
+@pytest.mark.parametrize(
+    ("access", "asks"),
+    [
+        (Access(), False),
+        (Access(need=Need.EVERYBODY), True),
+        (Access(others=True), True),
+        (Access(others=True, need=Need.NOBODY), False),
+    ],
+)
+def test_a_right_is_kept_where_visitors_are_asked_about(access: Access, asks: bool) -> None:
+    assert access.rights_to_ask == ({Capability.SYS_PTRACE} if asks else set())

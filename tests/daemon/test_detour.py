@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import select
+import socket
 import subprocess
 from collections.abc import Iterator
 
@@ -147,12 +150,39 @@ def test_a_policy_that_goes_opens_what_it_closed(host: Diverted) -> None:
     assert heard(host.lab, "a", B)
 
 
+def test_the_kernel_takes_every_kind_of_policy_one_by_one_and_back(host: Diverted) -> None:
+    selectors = [
+        f"src {B} dst {A}", f"src {B} dst 192.0.2.3", "src 10.0.0.0/9", "dst 2001:db8:1::/33 src 2001:db8::1",
+        f"src {B} proto tcp dport 5", "dst ::/0 proto udp sport 53 dport 9", f"src {B} dev eth0", "src ::/0",
+        f"src {B} dst {A} mark 7 mask 0xff", f"dst {A} proto icmp type 13", f"src {B} sport 7",
+    ]  # fmt: skip
+    for selector in selectors:
+        host.follow(f"add {selector} dir in {BACK}", f"add {selector} dir fwd priority 9 action allow")
+    rules = host.lab.run("a", "nft", "list", "table", "inet", "uxfrm")
+    assert len(re.findall("set set-", rules)) == 2 * len(selectors) - 4  # two alike, two without a set
+    for selector in selectors:
+        host.follow(f"delete {selector} dir in", f"delete {selector} dir fwd")
+    assert "set-" not in host.lab.run("a", "nft", "list", "table", "inet", "uxfrm")
+    assert heard(host.lab, "b", A)
+
+
+def test_ones_own_routes_are_no_news(host: Diverted) -> None:
+    host.surroundings._drain()
+    host.follow(f"add dst {B} dir out {TUNNEL}", f"add dst {B6} dir out {TUNNEL}")
+    assert not host.surroundings._drain()
+    host.lab.run("a", "ip", "route", "add", "10.9.0.0/24", "via", "192.0.2.1")
+    assert host.surroundings._drain()
+
+
 def test_a_default_of_block_takes_everything(host: Diverted) -> None:
-    host.policies("setdefault out block")
-    host.detour.follow()
+    host.follow("setdefault out block")
+    host.follow(f"add dst 0.0.0.0/0 dir out {TUNNEL}")
+    host.follow("delete dst 0.0.0.0/0 dir out")
     assert silent(host.lab, "a", B)
     assert silent(host.lab, "a", B6)
     assert clear(host.lab) == 0
+    host.follow("setdefault out accept")
+    assert heard(host.lab, "a", B)
 
 
 # -- what comes in
@@ -199,11 +229,17 @@ def test_selectors_are_the_policys(host: Diverted, policy: str, let_in: bool) ->
 @pytest.mark.parametrize(("port", "let_in"), [(5000, False), (5001, True)])
 def test_ports_too(host: Diverted, port: int, let_in: bool) -> None:
     host.follow(f"add src {B} dst {A} proto udp dport 5000 dir in {BACK}")
-    server = host.lab.start("a", "nc", "-lu", A, str(port), said=subprocess.PIPE)
-    script = f"for n in $(seq 20); do echo heard; sleep 0.05; done | nc -u -w1 {A} {port}"
-    host.lab.run("b", "sh", "-c", script)
-    server.terminate()
-    assert (b"heard" in server.communicate()[0]) is let_in
+    server, client = udp(host.lab, "a", port), udp(host.lab, "b", 0)
+    with server, client:
+        client.sendto(b"heard", (A, port))
+        assert bool(select.select([server], [], [], 3 if let_in else 0.3)[0]) is let_in
+
+
+def udp(lab: Lab, node: str, port: int) -> socket.socket:
+    with lab.inside(node):
+        made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        made.bind(("0.0.0.0", port))
+        return made
 
 
 # -- crashes

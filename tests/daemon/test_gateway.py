@@ -35,7 +35,7 @@ class Side:
         self.network, self.wire = outer.ends
         self.nat_t, self.udp = port.ends
         self.told, self.back = Wire().ends
-        by_port = {(4, 4500): self.udp} if with_udp else {}
+        by_port = {(4, 4500, ""): self.udp} if with_udp else {}
         self.gateway = Gateway(ns, Outlets(self.tun, {4: self.wire} if with_wire else {}, by_port))
         self.gateway.outlets.back = {4: self.back}
 

@@ -26,6 +26,7 @@ from uxfrm.daemon.ports import Endpoint, Hub
 from uxfrm.namespace import Namespace
 from uxfrm.netlink.server import ROOM, Port, Server
 from uxfrm.netlink.wire import messages
+from waiting import until
 
 OVERRUN, POLICY_GROUP, EXPIRE_GROUP = 4, 1 << 3, 1 << 1
 QUESTION = request(0x28, bytes(4), flags=1)  # GETDEFAULT
@@ -97,14 +98,7 @@ def test_garbage_and_wrong_files_are_answered_and_nothing_is_left_open(daemon: D
     visitor = Visitor(daemon.path)
     assert answered(visitor.open())
     visitor.engine.close()
-    wait_for(lambda: daemon.files() <= before)
-
-
-def wait_for(true: object) -> None:
-    end = time.monotonic() + 30
-    while not true():  # type: ignore[operator]
-        assert time.monotonic() < end
-        time.sleep(0.02)
+    until(lambda: daemon.files() <= before)
 
 
 def test_a_supervisor_that_goes_midway(daemon: Daemon) -> None:
@@ -114,7 +108,7 @@ def test_a_supervisor_that_goes_midway(daemon: Daemon) -> None:
             raw.connect(str(daemon.path))
             if number % 2:
                 raw.send(b'{"call":"drain","port":1}' * (number % 3))
-    wait_for(lambda: daemon.files() <= before)
+    until(lambda: daemon.files() <= before)
 
 
 def test_another_supervisors_ports_are_out_of_reach(daemon: Daemon, visitor: Visitor) -> None:
@@ -138,7 +132,7 @@ def test_too_many_sockets_are_refused_and_those_there_are_still_served(tmp_path:
             assert 100 < len(clients) < 700
             assert answered(clients[0])
             clients.pop().close()
-            wait_for(lambda: opened(visitor, 1)[0])
+            until(lambda: opened(visitor, 1)[0])
             connections = [socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(300)]
             for connection in connections:
                 connection.connect(str(daemon.path))

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from daemon.charon import Charon
-from daemon.laboratory import ADDRESS, NET, Laboratory, experiment, keys, policies, states, wait
-from daemon.pluto import Pluto, install, libreswan
+from daemon.laboratory import ADDRESS, NET, Laboratory, experiment, keys, policies, states
+from ike.pluto import Pluto, libreswan
+from waiting import until
 
 LISTED = ("ip", "xfrm", "policy", "list", "nosock")
 SPIS = re.compile(r"\{ESP\S*=>0x([0-9a-f]+) <0x([0-9a-f]+) ")
@@ -32,7 +32,7 @@ def told(text: str, mode: str) -> set[tuple[str, ...]]:
 
 def on_the_kernel(laboratory: Laboratory) -> list[Any]:
     """What the machine's own kernel holds while a pluto runs, when it has ended, and for its sockets."""
-    with Pluto(laboratory, "b", served=False):
+    with laboratory.pluto("b", served=False):
         during = laboratory.on("b", *LISTED)
         sockets = laboratory.sockets("b", served=False)
     after = laboratory.on("b", *LISTED)
@@ -40,13 +40,12 @@ def on_the_kernel(laboratory: Laboratory) -> list[Any]:
     return [during, after, sockets]
 
 
-def negotiate(root: Path, peer: str, libexec: str) -> dict[str, Any]:
+def negotiate(root: Path, peer: str) -> dict[str, Any]:
     """Bring up two children, rekey, take down; say what both daemons hold."""
     laboratory = Laboratory(root)
-    install(laboratory, libexec)
     found: dict[str, Any] = {"kernel": on_the_kernel(laboratory)}
-    a = Charon(laboratory, "a") if peer == "charon" else Pluto(laboratory, "a")
-    with Pluto(laboratory, "b") as b:
+    a = laboratory.charon("a") if peer == "charon" else laboratory.pluto("a")
+    with laboratory.pluto("b") as b:
         found["begun"] = laboratory.both()
         found["sockets"] = [laboratory.sockets("b")]
         for child in ("tunnel", "transport"):
@@ -55,7 +54,7 @@ def negotiate(root: Path, peer: str, libexec: str) -> dict[str, Any]:
         rekeyed = b.whack("--rekey-ipsec", "--name", "tunnel")
         b.whack("--rekey-ike", "--name", "tunnel")
         old = told(found["tunnel"]["said"], "tunnel")
-        wait(lambda: not any(old & states(tables["state"]) for tables in laboratory.both().values()))
+        until(lambda: not any(old & states(tables["state"]) for tables in laboratory.both().values()))
         found["rekeyed"] = {"said": rekeyed, **laboratory.both()}
         for child in ("tunnel", "transport"):
             b.whack("--terminate", "--name", child)
@@ -63,7 +62,7 @@ def negotiate(root: Path, peer: str, libexec: str) -> dict[str, Any]:
             b.whack("--unroute", "--name", child)
             if isinstance(a, Pluto):
                 a.whack("--unroute", "--name", child)
-        wait(lambda: not any(tables["state"] for tables in laboratory.both().values()))
+        until(lambda: not any(tables["state"] for tables in laboratory.both().values()))
         found["ended"] = laboratory.both()
     found["shut"] = laboratory.tables("b")["policy"]
     found["sockets"].append(laboratory.sockets("b"))
@@ -75,7 +74,8 @@ def negotiate(root: Path, peer: str, libexec: str) -> dict[str, Any]:
 def found(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """What the experiment found; it is done once with each peer."""
     folder = tmp_path_factory.mktemp(request.param)
-    return experiment(__file__, folder, request.param, str(libreswan()))
+    libreswan()  # inside there is no network to get it from
+    return experiment(__file__, folder, request.param)
 
 
 @pytest.mark.linux

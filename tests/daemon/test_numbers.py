@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import random
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from uxfrm.daemon.numbers import AHEAD, Numbers, NumbersError
 from uxfrm.datapath.batch import Batch
 from uxfrm.model import algorithm as algo
 from uxfrm.model.address import parse
+from uxfrm.model.migrate import MigrateEntry, Migration
 from uxfrm.model.outcome import Outcome
 from uxfrm.model.policy import Direction, PolicyConfig
 from uxfrm.model.selector import Selector
@@ -22,7 +25,7 @@ from uxfrm.model.state import ESN, ReplayEsn, StateConfig
 from uxfrm.model.template import Mode, Template
 from uxfrm.namespace import Namespace
 
-LEFT, RIGHT = parse("192.0.2.1"), parse("192.0.2.2")
+LEFT, RIGHT, AWAY = (parse(f"192.0.2.{number}") for number in (1, 2, 3))
 KEY, OTHER = bytes(range(20)), bytes(range(1, 21))
 PACKET = bytes(IP(src="10.0.0.1", dst="10.0.0.2") / UDP(sport=4001, dport=5000))
 
@@ -37,10 +40,10 @@ def host(keys: dict[int, bytes], seed: int, esn: bool = False) -> Namespace:
     return made
 
 
-def sent(namespace: Namespace, reqid: int, count: int) -> list[tuple[int, bytes]]:
+def sent(namespace: Namespace, reqid: int, count: int, to: bytes = RIGHT) -> list[tuple[int, bytes]]:
     """Sequence number and IV of what leaves through the state with this reqid."""
     namespace.flush_policies()
-    template = Template(RIGHT, LEFT, family=2, reqid=reqid, mode=Mode.TUNNEL)
+    template = Template(to, LEFT, family=2, reqid=reqid, mode=Mode.TUNNEL)
     namespace.add_policy(PolicyConfig(Direction.OUT, Selector(2), (template,)))
     batch = Batch.pack([PACKET] * count)
     namespace.output(batch)
@@ -100,6 +103,49 @@ def test_the_row_of_a_state_that_is_gone_is_not_its_own(tmp_path: Path) -> None:
     numbers.keep()
     assert numbers.path.read_bytes() == before
     assert [int(state.record["oseq"]) for state in namespace.states] == [5 * AHEAD] * 2
+
+
+def moved(namespace: Namespace) -> None:
+    """Another address for the end of a state's tunnel, by XFRM_MSG_MIGRATE."""
+    ends = MigrateEntry(RIGHT, LEFT, AWAY, LEFT, 50, Mode.TUNNEL, 1, 2, 2)
+    namespace.migrate(Migration(Selector(2), Direction.OUT, (ends,)))
+
+
+def readdressed(namespace: Namespace) -> None:
+    """The same by deleting and adding, with no word of the numbers that were used."""
+    (state,) = namespace.states
+    namespace.flush_states()
+    assert isinstance(state.config, StateConfig)
+    namespace.add_state(replace(state.config, daddr=AWAY))
+
+
+@pytest.mark.parametrize("move", [moved, readdressed])
+def test_a_state_that_moves_takes_no_number_again(tmp_path: Path, move: Callable[[Namespace], None]) -> None:
+    namespace = host({1: KEY}, 1)
+    numbers = Numbers(tmp_path, namespace)
+    used = sent(namespace, 1, 3)
+    move(namespace)
+    numbers.keep()
+    used += sent(namespace, 1, 3, AWAY)
+    (state,) = namespace.states
+    state.record["oseq"] += AHEAD
+    numbers.keep()
+    used += sent(namespace, 1, 3, AWAY)
+    assert [number for number, _ in used] == sorted({number for number, _ in used})
+    again = host({1: KEY}, 2)
+    Numbers(tmp_path, again)
+    assert sent(again, 1, 1)[0][0] > used[-1][0]
+
+
+def test_other_keys_are_not_noted(tmp_path: Path) -> None:
+    namespace = host({1: KEY}, 1)
+    numbers = Numbers(tmp_path, namespace)
+    before = numbers.path.read_bytes()
+    gcm = algo.aead("rfc4106(gcm(aes))", OTHER, 128)
+    namespace.add_state(StateConfig(RIGHT, LEFT, spi=3, reqid=3, mode=Mode.TUNNEL, aead=gcm))
+    numbers.keep()
+    assert numbers.path.read_bytes() == before
+    assert [number for number, _ in sent(namespace, 3, 1)] == [1]
 
 
 @pytest.mark.parametrize("esn", [False, True])

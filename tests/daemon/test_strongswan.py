@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
-from daemon.charon import Charon
-from daemon.laboratory import ADDRESS, NET, Laboratory, experiment, keys, policies, states, wait
+from daemon.laboratory import ADDRESS, NET, Laboratory, experiment, keys, policies, states
+from ike.charon import Settings
+from waiting import until
 
 WITHOUT_RIGHTS = ("setpriv", "--bounding-set", "-net_admin", "--inh-caps", "-net_admin")
 SPIS = re.compile(r"established with SPIs ([0-9a-f]+)_i ([0-9a-f]+)_o")
@@ -32,10 +33,9 @@ def told(text: str, mode: str) -> set[tuple[str, ...]]:
 
 def sockets_on_the_kernel(laboratory: Laboratory) -> list[str]:
     """The policies of sockets that the machine's own kernel holds beside a charon."""
-    charon = Charon(laboratory, "a", served=False)
+    charon = laboratory.charon("a", served=False)
     found = laboratory.sockets("a", served=False)
     charon.stop()
-    (laboratory.root / "a" / "vici").unlink(missing_ok=True)
     return found
 
 
@@ -43,8 +43,8 @@ def negotiate(root: Path) -> dict[str, Any]:
     """Bring up two children, rekey, take down; then bring one up again and kill the peer."""
     laboratory = Laboratory(root)
     found: dict[str, Any] = {"sockets": {"kernel": sockets_on_the_kernel(laboratory)}}
-    b = Charon(laboratory, "b", before=WITHOUT_RIGHTS)
-    a = Charon(laboratory, "a", dpd_delay=1)
+    b = laboratory.charon("b", before=WITHOUT_RIGHTS)
+    a = laboratory.charon("a", settings=Settings(dpd_delay=1))
     found["sockets"]["begun"] = laboratory.sockets("a")
     for child in ("tunnel", "transport"):
         said = a.swanctl("--initiate", "--child", child)
@@ -52,17 +52,17 @@ def negotiate(root: Path) -> dict[str, Any]:
     a.swanctl("--rekey", "--child", "tunnel")
     b.swanctl("--rekey", "--ike", "c")
     old = told(found["tunnel"]["said"], "tunnel")
-    wait(lambda: not any(old & states(tables["state"]) for tables in laboratory.both().values()))
+    until(lambda: not any(old & states(tables["state"]) for tables in laboratory.both().values()))
     found["rekeyed"] = laboratory.both()
     a.swanctl("--terminate", "--ike", "c")
-    wait(lambda: not any(text for tables in laboratory.both().values() for text in tables.values()))
+    until(lambda: not any(text for tables in laboratory.both().values() for text in tables.values()))
     found["ended"] = laboratory.both()
     a.swanctl("--initiate", "--child", "tunnel")
     found["again"] = laboratory.tables("a")
     found["sockets"]["before"] = laboratory.sockets("b")
     b.kill()
     found["sockets"]["killed"] = laboratory.sockets("b")
-    wait(lambda: not laboratory.tables("a")["policy"])
+    until(lambda: not laboratory.tables("a")["policy"])
     found["dead"] = laboratory.both()
     found["log"] = a.log()
     found["complaints"] = a.complaints() + b.complaints()

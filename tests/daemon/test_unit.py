@@ -10,25 +10,33 @@ import socket
 import subprocess
 from pathlib import Path
 
+import pytest
 from click.testing import CliRunner
 
 from daemon.running import UXFRM
 from uxfrm.cli.daemon import daemon as command
 
 UNIT = Path(__file__).parents[2] / "packaging" / "uxfrm.service"
+PACKETS = UNIT.with_name("packets.conf")
 
 
-def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
+@pytest.mark.parametrize("packets", [False, True])
+def test_systemd_accepts_the_unit(tmp_path: Path, packets: bool) -> None:
     unit = tmp_path / "uxfrm.service"
     unit.write_text(UNIT.read_text().replace("/usr/bin/uxfrm", "/bin/true"))
+    if packets:
+        more = tmp_path / "uxfrm.service.d" / "packets.conf"
+        more.parent.mkdir()
+        more.write_text(PACKETS.read_text().replace("/usr/bin/uxfrm", "/bin/true"))
     verify = ["systemd-analyze", "verify", "--man=no", str(unit)]
     done = subprocess.run(verify, capture_output=True, text=True, timeout=60, check=False)
     assert "uxfrm.service" not in done.stderr, done.stderr
     assert done.returncode == 0
 
 
-def test_the_units_command_is_one_that_there_is() -> None:
-    (line,) = re.findall(r"^ExecStart=\S+ daemon (.*)$", UNIT.read_text(), re.M)
+@pytest.mark.parametrize("file", [UNIT, PACKETS], ids=["unit", "packets"])
+def test_the_units_command_is_one_that_there_is(file: Path) -> None:
+    (line,) = re.findall(r"^ExecStart=\S+ daemon (.*)$", file.read_text(), re.M)
     named = [word for word in shlex.split(line) if word.startswith("--")]
     known = CliRunner().invoke(command, ["--help"]).output
     assert named

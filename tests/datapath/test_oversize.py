@@ -10,7 +10,7 @@ import random
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scapy.layers.inet import ICMP, IP, UDP
+from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.layers.inet6 import (
     ICMPv6PacketTooBig,
     IPv6,
@@ -181,6 +181,32 @@ def test_the_hosts_own_ipv6_packets_are_fragmented_before() -> None:
     assert [add(store, opened.packet(i)) for i in range(3)][-1] == own
 
 
+@pytest.mark.parametrize(("mtu", "answered"), [(1500, 1466), (1300, 0)])
+def test_tcp_that_does_not_know_of_transport_mode_is_told(mtu: int, answered: int) -> None:
+    """Linux's TCP asks xfrm_mtu and sends no such segments. Where less than 1280 are left they go in pieces.
+
+    1500 - 40 (IPv6) - 16 (ESP, IV) - 16 (ICV) are whole words, of which the trailer takes 2 bytes.
+    """
+    ns = host(6, mtu, Mode.TRANSPORT)
+    udp = bytes(IPv6(src=HERE6, dst=PEER6) / UDP(sport=5, dport=6) / Raw(bytes(1400)))
+    tcp = bytes(IPv6(src=HERE6, dst=PEER6) / TCP(sport=5, dport=6, flags="A") / Raw(bytes(1428)))
+    fragmented = [(0, Outcome.OUT_FRAGMENTED), (0, SENT), (0, SENT)]
+    assert ends(send(ns, tcp)) == fragmented  # as Linux does with what it is given
+    ns = host(6, mtu, Mode.TRANSPORT)
+    ns.answers_tcp = True
+    batch = send(ns, tcp)
+    if not answered:
+        assert ends(batch) == fragmented
+        return
+    assert ends(batch) == [(0, TOO_BIG), (0, ANSWER)]
+    answer = IPv6(batch.packet(1))
+    assert (answer.dst, answer[ICMPv6PacketTooBig].mtu) == (HERE6, answered)
+    fitting = tcp[:answered]
+    fitting = fitting[:4] + (answered - 40).to_bytes(2) + fitting[6:]
+    assert ends(send(ns, fitting)) == [(0, SENT)]
+    assert ends(send(ns, udp))[-1] == (0, SENT)
+
+
 def test_without_a_known_mtu_nothing_is_too_big() -> None:
     assert [o for _, o in ends(send(host(mtu=0), four(3000, "DF"), four(3000), six(3000)))][:2] == [
         SENT,
@@ -286,3 +312,64 @@ def test_any_word(said: bytes, ipv6: bool) -> None:
     ns.input(batch)
     assert Outcome.of(int(batch.packets[0]["outcome"])).verdict == Verdict.CLEAR
     assert len(ns.path.mtus) == 0
+
+
+# -- the host's own, in fragments that were made before they came here
+
+KEPT = Outcome.IN_FRAGMENT
+
+
+def cut(packet: bytes) -> list[bytes]:
+    """As the kernel cuts it for a device with a smaller MTU."""
+    return divide(packet, 1400, 9)
+
+
+def in_transport(family: int) -> tuple[Namespace, bytes]:
+    """A host that takes its own fragments, and a datagram of its own that is too long."""
+    ns = host(family, mode=Mode.TRANSPORT)
+    ns.path.cut_before = True
+    head = IP(src=HERE, dst=PEER, id=7) if family == 4 else IPv6(src=HERE6, dst=PEER6)
+    return ns, bytes(head / UDP(sport=5, dport=6) / Raw(random.Random(1).randbytes(3000)))
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_the_hosts_own_fragments_are_protected_as_the_packet_that_they_are_of(family: int) -> None:
+    """In transport mode, in any order and in several batches, with others between."""
+    ns, packet = in_transport(family)
+    first, second, third = cut(packet)
+    assert ends(send(ns, third, first)) == [(0, KEPT), (1, KEPT)]
+    batch = send(ns, second, four(100, src=PEER))
+    protected = [outcome for origin, outcome in ends(batch) if origin == 0]
+    assert protected == [Outcome.OUT_FRAGMENTED, SENT, SENT, SENT]
+    store = Fragments()
+    sealed = [add(store, batch.packet(i)) for i in chosen(batch, SENT) if i > 1][-1]
+    peer = host(family, mode=Mode.TRANSPORT)
+    peer.path.is_local = lambda address: address in (parse(PEER), parse(PEER6))
+    assert isinstance(sealed, bytes)
+    opened = Batch.pack([sealed], 1000)
+    peer.input(opened)
+    assert ends(opened) == [(0, Outcome.DELIVERED_NO_POLICY)]
+    same = slice(8, None) if family == 6 else slice(12, None)
+    assert opened.packet(0)[same] == packet[same]
+    assert int(ns.path.totals.sum()) == 2 + len(batch)
+
+
+def chosen(batch: Batch, outcome: Outcome) -> list[int]:
+    return [i for i in range(len(batch)) if batch.packets[i]["outcome"] == outcome]
+
+
+def test_what_goes_in_clear_goes_in_fragments_again() -> None:
+    ns, packet = in_transport(4)
+    ns.flush_policies()
+    batch = send(ns, *cut(packet))
+    again = Outcome.CLEAR_FRAGMENTED
+    assert ends(batch) == [(0, KEPT), (1, KEPT), (2, again), *[(2, Outcome.CLEAR)] * 3]
+    store = Fragments()
+    assert [add(store, batch.packet(i)) for i in chosen(batch, Outcome.CLEAR)][-1] == packet
+    assert int(ns.path.totals.sum()) == len(batch)
+
+
+def test_fragments_of_others_are_forwarded_as_they_are() -> None:
+    ns = host()
+    ns.path.cut_before = True
+    assert [outcome for _, outcome in ends(send(ns, *cut(four(3000))))] == [SENT] * 3

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from lab.forker import Forked, Forker
 from uxfrm.daemon import client
 from uxfrm.iproute2.commands import parse_words
 from uxfrm.iproute2.execute import execute
@@ -23,14 +24,18 @@ UXFRM = [sys.executable, "-m", "uxfrm.cli.main"]
 
 
 class End:
-    """A daemon on a node."""
+    """A daemon on a node. With a forker it starts in a moment, as often as it has to."""
 
-    def __init__(self, lab: Lab, node: str, folder: Path, *options: str) -> None:
+    def __init__(
+        self, lab: Lab, node: str, folder: Path, *options: str, forker: Forker | None = None
+    ) -> None:
         self.lab, self.node = lab, node
         self.folder = folder / node
         self.folder.mkdir(exist_ok=True)
         self.path = self.folder / "socket"
         self._options = options
+        self._forker = forker
+        self.process: subprocess.Popen[bytes] | Forked
         self.begin()
 
     def begin(self) -> None:
@@ -40,10 +45,13 @@ class End:
         self._told = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._told.bind(str(ready))
         self._told.settimeout(180)
-        command = [*UXFRM, "daemon", "--socket", str(self.path), *self._options]
+        arguments = ["daemon", "--socket", str(self.path), *self._options]
+        if self._forker is not None:
+            self.process = self._forker.start(arguments, self._log(), {"NOTIFY_SOCKET": str(ready)})
+            return
         with self._log().open("ab") as log:
             environment = os.environ | {"NOTIFY_SOCKET": str(ready)}
-            self.process = self.lab.start(self.node, *command, said=log, env=environment)
+            self.process = self.lab.start(self.node, *UXFRM, *arguments, said=log, env=environment)
 
     def wait(self) -> None:
         """Wait until the daemon is ready."""
@@ -86,18 +94,18 @@ class End:
 
 
 @contextmanager
-def ends(lab: Lab, folder: Path, *options: str) -> Iterator[tuple[End, End]]:
-    """Daemons on both ends, the lab's own order."""
-    left, right = (End(lab, node, folder, *options) for node in lab.plan.ends)
+def ends(lab: Lab, folder: Path, *options: str, **own: tuple[str, ...]) -> Iterator[tuple[End, End]]:
+    """Daemons on both ends, the lab's own order; `own`: options of one node's alone."""
+    first, second = (End(lab, node, folder, *options, *own.get(node, ())) for node in lab.plan.ends)
     try:
-        left.wait()
-        right.wait()
-        yield left, right
+        first.wait()
+        second.wait()
+        yield first, second
     finally:
-        for end in (left, right):
+        for end in (first, second):
             if end.process.poll() is None:
                 end.stop()
-        print(left.log(), right.log(), file=sys.stderr)
+        print(first.log(), second.log(), file=sys.stderr)
 
 
 def answers(lab: Lab, host: str, to: str, *options: str) -> bool:

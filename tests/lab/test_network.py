@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import subprocess
 import sys
 from itertools import pairwise
@@ -58,6 +59,24 @@ def test_behind_nat_the_other_end_sees_the_router() -> None:
         assert {Passed(Kind.CLEAR, a, b), Passed(Kind.CLEAR, b, "198.51.100.1")} == {
             *lab.watch.seen().packets
         }
+        assert said_from(lab, 4000) == ("198.51.100.1", 4000)
+        lab.remap(30000)
+        assert said_from(lab, 4000) == ("198.51.100.1", 30000)
+
+
+def said_from(lab: Lab, port: int) -> tuple[str, int]:
+    """Where a datagram of a's comes from, as b sees it."""
+    with lab.inside("b"):
+        receiver = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    with lab.inside("a"):
+        sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    with receiver, sender:
+        receiver.settimeout(10)
+        receiver.bind((lab.plan.address("b"), 5000))
+        sender.bind(("", port))
+        sender.sendto(b"?", receiver.getsockname())
+        _, (address, its_port) = receiver.recvfrom(10)
+        return address, its_port
 
 
 def test_two_labs_do_not_meet(gateways: Lab) -> None:

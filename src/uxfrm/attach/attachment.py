@@ -20,8 +20,10 @@ from enum import Enum, IntEnum
 from typing import Any, Protocol
 
 import numpy as np
+from numba import int64
 
-from uxfrm.datapath.batch import Batch, Int64s
+from uxfrm.compiled import compiled
+from uxfrm.datapath.batch import I64S, PACKETS, Batch, Int64s
 from uxfrm.model.outcome import Outcome, Verdict
 
 OWN_MARK = 0x10000000
@@ -108,12 +110,30 @@ VERDICTS = np.array([int(outcome.verdict) for outcome in Outcome], np.int64)
 
 @functools.cache
 def _table(verdicts: tuple[Verdict, ...]) -> Any:
-    """By an outcome's number, whether its verdict is one of these."""
-    return np.isin(VERDICTS, [int(v) for v in verdicts])
+    """By an outcome's number, 1 where its verdict is one of these."""
+    return np.isin(VERDICTS, [int(v) for v in verdicts]).astype(np.int64)
+
+
+@compiled(int64(PACKETS, I64S, I64S))
+def _choose(packets: Any, wanted: Int64s, found: Int64s) -> int:
+    """List the packets whose outcome is wanted; return how many, -1 where they go on in another order."""
+    count, last = 0, -1
+    for i in range(packets.shape[0]):
+        p = packets[i]
+        if p["origin"] < last:
+            return -1
+        last = p["origin"]
+        if wanted[p["outcome"]]:
+            found[count] = i
+            count += 1
+    return count
 
 
 def chosen(batch: Batch, *verdicts: Verdict) -> Int64s:
     """The indices of the batch's packets that ended in one of these verdicts, in the order to send them."""
+    wanted, found = _table(verdicts), np.empty(len(batch), np.int64)
+    count = _choose(batch.packets, wanted, found)
+    if count >= 0:
+        return found[:count]
     order = batch.in_order()
-    found: Int64s = order[_table(verdicts)[batch.packets["outcome"]][order]]
-    return found
+    return order[wanted[batch.packets["outcome"]][order] > 0]

@@ -118,7 +118,8 @@ class Rebuilder:
             self._out = np.zeros(2 * need, np.uint8)
         offset, length, call = (np.empty(count, np.int64) for _ in range(3))
         rebuild(data, arrived, heads, self._header, self._out, HEADROOM, TAILROOM, offset, length, call)
-        return Batch.view(self._out, offset, length, offset - HEADROOM, offset + length + TAILROOM), call
+        low, high = offset - HEADROOM, offset + length + TAILROOM
+        return Batch.view(self._out, offset, length, low, high, spare=True), call
 
 
 # -- sent
@@ -139,6 +140,25 @@ def _header_of(data: Bytes, at: int, length: int, port: int) -> int:
     if length < header + 8 or read16(data, at + header) != port:
         return 0
     return header if read16(data, at + header + 4) == length - header else 0
+
+
+@compiled(numba.void(DATA, PACKETS, I64S, I64S, I64S, I64S))
+def udp_ports(
+    data: Bytes, packets: Any, those: Int64s, made: Int64s, versions: Int64s, ports: Int64s
+) -> None:
+    """The IP version of each packet, and the source port of those that go out as UDP datagrams, else 0.
+
+    `made` is 1 for the outcomes of packets that IPsec may have put into UDP. Fragments have no port: the
+    kernel's own socket would fragment what it sends, but these go as they are.
+    """
+    for k in range(those.shape[0]):
+        p = packets[those[k]]
+        at = p["offset"]
+        four = int(data[at]) >> 4 == 4
+        versions[k], ports[k] = int(data[at]) >> 4, 0
+        upper = at + ((int(data[at]) & 15) * 4 if four else 40)
+        if made[p["outcome"]] and not p["fragment"] and data[at + (9 if four else 6)] == _UDP:
+            ports[k] = read16(data, upper)
 
 
 @compiled(int64(DATA, PACKETS, int64, int64, int64))

@@ -40,15 +40,16 @@ from uxfrm.attach.attachment import (
     Loss,
     Way,
 )
+from uxfrm.attach.buffers import enlarge
 from uxfrm.attach.many import Receiver
 from uxfrm.attach.pathmtu import path_mtu
+from uxfrm.attach.segments import Segments
 from uxfrm.attach.superpackets import SUPER_COLUMNS, Cutter
 from uxfrm.datapath.batch import HEADROOM, TAILROOM, Batch, Bytes, Int64s
 from uxfrm.model.outcome import Verdict
 
 _NETLINK_NETFILTER = 12
 _SOL_NETLINK, _NO_ENOBUFS, _CAP_ACK = 270, 5, 10
-_SO_RCVBUFFORCE, _SO_SNDBUFFORCE = 33, 32
 _BUFFER = 8 << 20
 
 _MESSAGE_MAX = 67_000
@@ -57,6 +58,7 @@ _SUPERS = 16
 _CHUNK = 192 * 1024  # of verdicts, in one call: room for the longest packet
 _DEFAULT_MTU = 1500
 _KNOWN_MAX = 4096
+_HEAD_MAX = 64  # of IP, and TCP's ports
 
 _UNCHANGED = np.array([v in (Verdict.CLEAR, Verdict.PENDING) for v in Verdict])
 _IN_PLACE = _UNCHANGED | np.array([v in (Verdict.DELIVERED, Verdict.FORWARDED) for v in Verdict])
@@ -81,10 +83,11 @@ class Queue:
         self.number = number
         self._beside = beside
         self._mtu_of = mtu_of
-        self._mtus: dict[bytes, int] = {}
+        self._longest: dict[bytes, int] = {}
         self._second = -1
         self._socket = _bound(number, maxlen, gso)
         self._gso = gso
+        self._segments = Segments() if gso else None
         # Only what has to be cut is copied; all else is worked on where it was received.
         count = _SUPERS if gso else _PACKETS
         self._receiver = Receiver(count, HEADROOM, _MESSAGE_MAX, TAILROOM)
@@ -122,7 +125,7 @@ class Queue:
         offset, length = good[:, wire.PAYLOAD], good[:, wire.BYTES]
         # The netlink header in front is room as well.
         low, high = offset - HEADROOM, offset + length + TAILROOM
-        return Batch.view(self._receiver.data, offset, length, low, high), parts
+        return Batch.view(self._receiver.data, offset, length, low, high, spare=True), parts
 
     def _cut(self, messages: Int64s, now: float) -> tuple[Batch, Int64s]:
         """The packets that super-packets are cut to, and how many each is."""
@@ -141,23 +144,33 @@ class Queue:
         return found
 
     def _cut_to(self, messages: Int64s, now: float) -> Int64s:
-        """For each super-packet the path MTU that TCP knows too; asked for once a second, or after news."""
+        """For each super-packet how long its packets are to be; asked for once a second, or after news."""
         if int(now) != self._second:
-            self._mtus.clear()
+            self._longest.clear()
             self._second = int(now)
-        mtu = np.zeros(len(messages), np.int64)
+        longest = np.zeros(len(messages), np.int64)
         for i in np.flatnonzero(messages[:, wire.INFO] & wire.IS_GSO):
-            at = int(messages[i, wire.PAYLOAD])
-            first, end = (16, 20) if messages[i, wire.VERSION] == 4 else (24, 40)
-            mtu[i] = self._known_mtu(self._receiver.data[at + first : at + end].tobytes())
-        return mtu
+            at, four = int(messages[i, wire.PAYLOAD]), messages[i, wire.VERSION] == 4
+            first, size = (12, 4) if four else (8, 16)
+            head = self._receiver.data[at : at + _HEAD_MAX].tobytes()
+            end = first + 2 * size
+            upper = (head[0] & 15) * 4 if four else end
+            longest[i] = self._known(
+                head[first : first + size], head[end - size : end], head[upper : upper + 4]
+            )
+        return longest
 
-    def _known_mtu(self, address: bytes) -> int:
-        found = self._mtus.get(address)
+    def _known(self, source: bytes, destination: bytes, ports: bytes) -> int:
+        """What a connection's own packets are like, and the path MTU that TCP knows too."""
+        key = source + destination + ports
+        found = self._longest.get(key)
         if found is None:
-            if len(self._mtus) >= _KNOWN_MAX:
-                self._mtus.clear()
-            found = self._mtus[address] = self._mtu_of(address) or _DEFAULT_MTU
+            if len(self._longest) >= _KNOWN_MAX:
+                self._longest.clear()
+            found = self._mtu_of(destination) or _DEFAULT_MTU
+            if self._segments is not None and (longest := self._segments.longest(source, destination, ports)):
+                found = min(found, longest)
+            self._longest[key] = found
         return found
 
     # -- sent
@@ -179,7 +192,7 @@ class Queue:
         packets, messages = batch.packets, self._messages
         if (VERDICTS[packets["outcome"]] == Verdict.RETURNED).any():
             # Who sent something is told of an MTU, perhaps: it is asked for anew.
-            self._mtus.clear()
+            self._longest.clear()
         verdict = VERDICTS[packets["outcome"][those]]
         origin = packets["origin"][those]
         message = self._of[origin]
@@ -219,9 +232,9 @@ class Queue:
     @staticmethod
     def _versions(batch: Batch, those: Int64s) -> Bytes:
         """The IP version of each, 0 for an empty packet."""
-        packets = batch.packets[those]
-        inside = np.minimum(packets["offset"], max(batch.data.shape[0] - 1, 0))
-        found: Bytes = np.where(packets["length"] > 0, batch.data[inside] >> 4, 0).astype(np.uint8)
+        offset, length = (batch.packets[name][those] for name in ("offset", "length"))
+        inside = np.minimum(offset, max(batch.data.shape[0] - 1, 0))
+        found: Bytes = np.where(length > 0, batch.data[inside] >> 4, 0).astype(np.uint8)
         return found
 
     def _send_beside(self, batch: Batch, those: Int64s) -> int:
@@ -256,6 +269,8 @@ class Queue:
     def close(self) -> None:
         """Unbind the queue: what waits is dropped, and what its rules take from now on."""
         self._socket.close()
+        if self._segments is not None:
+            self._segments.close()
 
 
 def _bound(number: int, maxlen: int, gso: bool) -> socket.socket:
@@ -263,8 +278,7 @@ def _bound(number: int, maxlen: int, gso: bool) -> socket.socket:
     kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC
     one = socket.socket(socket.AF_NETLINK, kind, _NETLINK_NETFILTER)
     try:
-        one.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER)
-        one.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, _BUFFER)
+        enlarge(one, receive=_BUFFER, send=_BUFFER)
         one.setsockopt(_SOL_NETLINK, _NO_ENOBUFS, 1)
         one.setsockopt(_SOL_NETLINK, _CAP_ACK, 1)
         one.bind((0, 0))
@@ -299,8 +313,8 @@ def open_queue(
     """Bind queue `number` of this network namespace. Raises AttachmentError.
 
     `beside`: by IP version (4, 6) the raw sockets for what can't go on in place. `gso`: super-packets of TCP
-    are not cut by the kernel but here, to `mtu_of(destination)`; for a queue that gets nothing else. `maxlen`
-    packets wait at most; more are dropped.
+    are not cut by the kernel but here, as their connection wants and to `mtu_of(destination)`; for a queue
+    that gets nothing else. `maxlen` packets wait at most; more are dropped.
     """
     try:
         return Queue(number, way, gso, maxlen, beside, mtu_of)

@@ -14,10 +14,10 @@ number.
 from __future__ import annotations
 
 import contextlib
+import errno
 import ipaddress
 import socket
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -25,6 +25,7 @@ from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from uxfrm.attach.attachment import OWN_MARK, AttachmentError
+from uxfrm.attach.rtnetlink import DELROUTE, NEWROUTE, UNREACHABLE, Route, RouteSocket
 
 PROTOCOL = 217
 """What `ip route` and `ip rule` show as `proto` of all that is made here."""
@@ -33,25 +34,20 @@ TABLE = 4500
 PRIORITY = 215  # before 220, where strongSwan's rule is
 
 _FAMILIES = (socket.AF_INET, socket.AF_INET6)
-_UNICAST, _UNREACHABLE = 1, 7
 _INVERT = 2
-_FALLBACK_METRIC = 1 << 20
+_METRIC, _FALLBACK_METRIC = 1, 1 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class _Route:
-    """What a route of ours says. `device` 0: unreachable."""
-
-    family: int
-    destination: str
-    device: int
-    source: str | None
-
-
-def _closed(prefix: str) -> _Route:
-    """The route behind that over the device."""
+def _pair(prefix: str, device: int, source: str | None) -> set[Route]:
+    """The route over a device, and the unreachable one behind it; of device 0 the latter alone."""
     net = ipaddress.ip_network(prefix)
-    return _Route(socket.AF_INET if net.version == 4 else socket.AF_INET6, str(net), 0, None)
+    where = net.network_address.packed
+    closed = Route(where, net.prefixlen, metric=_FALLBACK_METRIC)
+    if not device:
+        return {closed}
+    own = ipaddress.ip_address(source) if source is not None else None
+    packed = own.packed if own is not None and own.version == net.version else None
+    return {closed, Route(where, net.prefixlen, device, packed, _METRIC)}
 
 
 @contextlib.contextmanager
@@ -61,8 +57,11 @@ def _socket() -> Iterator[Any]:
         with IPRoute() as ip:
             yield ip
     except NetlinkError as error:
-        lacking = "needs CAP_NET_ADMIN" if error.code == 1 else str(error)
-        raise AttachmentError(f"routes: {lacking}") from error
+        raise _refused(error.code, str(error)) from error
+
+
+def _refused(number: int, words: str) -> AttachmentError:
+    return AttachmentError(f"routes: {'needs CAP_NET_ADMIN' if number == errno.EPERM else words}")
 
 
 def add_address(ifindex: int, address: str) -> None:
@@ -82,6 +81,8 @@ class Routes:
         self._mark = mark
         self._table = table
         self._priority = priority
+        self._there: dict[str, set[Route]] = {}
+        self._ruled: dict[int, bool] = {}
 
     def replace(
         self,
@@ -96,16 +97,32 @@ class Routes:
         1. new routes  2. the rule  3. old routes go. At no moment does a prefix of both have no route.
         Raises AttachmentError, ValueError for what is no prefix.
         """
-        wanted = self._wanted(prefixes, source, sources) | {_closed(prefix) for prefix in closed}
+        self._there = {prefix: _pair(prefix, 0, None) for prefix in closed}
+        for prefix in prefixes:
+            self._there[prefix] = _pair(prefix, self._ifindex, sources.get(prefix, source))
+        self._ruled = {}
+        wanted = {route for routes in self._there.values() for route in routes}
         with _socket() as ip:
-            there = {_route(message) for message in _ours(ip.get_routes, self._table)}
-            for route in wanted - there:
-                self._add(ip, route)
-            for family in _FAMILIES:
-                self._rule(ip, family, any(route.family == family for route in wanted))
-            for message in _ours(ip.get_routes, self._table):
+            before = {_route(message) for message in _ours(ip.get_routes, self._table)}
+            self._change(NEWROUTE, wanted - before)
+            self._have_rules()
+            for message in _ours(ip.get_routes, self._table) if before - wanted else ():
                 if _route(message) not in wanted:
                     _delete(ip, message)
+
+    def change(self, added: Mapping[str, str | None], gone: Iterable[str]) -> None:
+        """After `replace`: lead more prefixes into the device, or with other sources, and others no longer.
+
+        Nothing is asked of the kernel about the other routes. What was closed and is added is open when it is
+        gone. Prefixes as `ip_network` spells them. Raises AttachmentError.
+        """
+        more = {prefix: _pair(prefix, self._ifindex, source) for prefix, source in added.items()}
+        new = {route for prefix, routes in more.items() for route in routes - self._there.get(prefix, set())}
+        old = {route for prefix in gone for route in self._there.pop(prefix, ())}
+        self._there |= more
+        self._change(NEWROUTE, new)
+        self._have_rules()
+        self._change(DELROUTE, old)
 
     def close(self) -> None:
         """Take routes and rules away: traffic goes as it would without uxfrm. Raises AttachmentError."""
@@ -115,26 +132,26 @@ class Routes:
         """The prefixes that have routes, made by this process or by one before it. Raises AttachmentError."""
         with _socket() as ip:
             there = {_route(message) for message in _ours(ip.get_routes, self._table)}
-        return sorted({route.destination for route in there})
+        return sorted({f"{ipaddress.ip_address(route.destination)}/{route.length}" for route in there})
 
-    def _wanted(self, prefixes: Iterable[str], source: str | None, sources: Mapping[str, str]) -> set[_Route]:
-        found = set()
-        for prefix in prefixes:
-            closed = _closed(prefix)
-            chosen = sources.get(prefix, source)
-            version = 4 if closed.family == socket.AF_INET else 6
-            same = chosen is not None and ipaddress.ip_address(chosen).version == version
-            found |= {closed, replace(closed, device=self._ifindex, source=chosen if same else None)}
-        return found
+    def _change(self, kind: int, routes: Collection[Route]) -> None:
+        try:
+            asking = RouteSocket()
+            try:
+                asking.change(kind, list(routes), self._table, PROTOCOL)
+            finally:
+                asking.close()
+        except OSError as error:
+            raise _refused(error.errno or 0, str(error)) from error
 
-    def _add(self, ip: Any, route: _Route) -> None:
-        where = {"family": route.family, "dst": route.destination, "table": self._table, "proto": PROTOCOL}
-        if not route.device:
-            # IPv6 wants a device for every route; the kernel takes the loopback device.
-            ip.route("replace", **where, type="unreachable", priority=_FALLBACK_METRIC)
-            return
-        prefsrc = {} if route.source is None else {"prefsrc": route.source}
-        ip.route("replace", **where, oif=route.device, scope=_scope(route.family), priority=1, **prefsrc)
+    def _have_rules(self) -> None:
+        """Have the rule of each family that has routes, and of no other."""
+        for family, mark in zip(_FAMILIES, (".", ":"), strict=True):
+            wanted = any(mark in prefix for prefix in self._there)
+            if self._ruled.get(family) != wanted:
+                with _socket() as ip:
+                    self._rule(ip, family, wanted)
+                self._ruled[family] = wanted
 
     def _rule(self, ip: Any, family: int, wanted: bool) -> None:
         """Have the rule once, or not at all."""
@@ -173,10 +190,6 @@ def remove() -> int:
     return gone
 
 
-def _scope(family: int) -> int:
-    return 253 if family == socket.AF_INET else 0  # link, global
-
-
 def _ours(get: Any, table: int | None, family: int | None = None) -> list[Any]:
     """Routes or rules of ours, of one table and family or of all."""
     messages: list[Any] = []
@@ -194,20 +207,21 @@ def _table(message: Any) -> int:
     return int(message.get_attr("RTA_TABLE") or message.get_attr("FRA_TABLE") or message["table"])
 
 
-def _route(message: Any) -> _Route:
-    family = int(message["family"])
-    every = "0.0.0.0" if family == socket.AF_INET else "::"
-    destination = f"{message.get_attr('RTA_DST') or every}/{message['dst_len']}"
-    if message["type"] == _UNREACHABLE:
-        return _Route(family, destination, 0, None)
-    return _Route(
-        family, destination, int(message.get_attr("RTA_OIF") or -1), message.get_attr("RTA_PREFSRC")
-    )
+def _route(message: Any) -> Route:
+    every = "0.0.0.0" if int(message["family"]) == socket.AF_INET else "::"
+    where = ipaddress.ip_address(message.get_attr("RTA_DST") or every).packed
+    metric = int(message.get_attr("RTA_PRIORITY") or 0)
+    if message["type"] == UNREACHABLE:
+        return Route(where, message["dst_len"], metric=metric)
+    source = message.get_attr("RTA_PREFSRC")
+    device = int(message.get_attr("RTA_OIF") or -1)
+    return Route(where, message["dst_len"], device, source and ipaddress.ip_address(source).packed, metric)
 
 
 def _delete(ip: Any, message: Any) -> None:
     route = _route(message)
-    where = {"family": route.family, "dst": route.destination, "table": _table(message), "proto": PROTOCOL}
+    destination = f"{ipaddress.ip_address(route.destination)}/{route.length}"
+    where = {"family": message["family"], "dst": destination, "table": _table(message), "proto": PROTOCOL}
     kind: dict[str, Any] = {"scope": message["scope"]}
     kind |= {"type": "unreachable"} if not route.device else {"oif": route.device}
     metric = message.get_attr("RTA_PRIORITY")

@@ -27,8 +27,10 @@ import os
 import shutil
 import socket
 import subprocess
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
+from zlib import crc32
 
 from uxfrm.attach.attachment import CHECKED_MARK, OWN_MARK, AttachmentError
 from uxfrm.model.address import masked, show
@@ -38,11 +40,14 @@ QUEUES = 4
 DECRYPT, CHECK, PROTECT, PROTECT_TCP = range(QUEUES)
 """Behind the plan's first queue."""
 
-_CHAINS: dict[str, dict[str, tuple[str, ...]]] = {
-    "raw": {"uxfrm-decrypt": ("PREROUTING",)},
-    "mangle": {"uxfrm-check": ("INPUT", "FORWARD"), "uxfrm-protect": ("POSTROUTING",)},
+_DECRYPT, _CHECK, _PROTECT = "uxfrm-decrypt", "uxfrm-check", "uxfrm-protect"
+_HOOKS: dict[str, dict[str, tuple[str, ...]]] = {
+    "raw": {_DECRYPT: ("PREROUTING",)},
+    "mangle": {_CHECK: ("INPUT", "FORWARD"), _PROTECT: ("POSTROUTING",)},
 }
-_KEPT = {"uxfrm-protect": 0, "uxfrm-check": 1}
+_KEPT = {_PROTECT: 0, _CHECK: 1}
+_IN_CHAIN = 32
+_FAMILIES = (socket.AF_INET, socket.AF_INET6)
 _BACKENDS = ("nft", "legacy")
 _IPSEC = ("esp", "ah", "ipcomp")
 _TOO_BIG: dict[int, str] = {
@@ -85,6 +90,14 @@ class Match:
 ALL = (Match(),)
 
 
+class Change(NamedTuple):
+    """Matches that came to be asked about, that are gone, and that are closed no longer."""
+
+    came: Sequence[Match] = ()
+    gone: Sequence[Match] = ()
+    opened: Sequence[Match] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """Which queue is the first, and what goes into each.
@@ -102,47 +115,153 @@ class Plan:
     closed_out: tuple[Match, ...] = ()
     closed_into: tuple[Match, ...] = ()
 
-    def chains(self, family: int) -> dict[str, dict[str, list[str]]]:
-        """The rules of each chain, by table."""
-        return {
-            "raw": {"uxfrm-decrypt": list(self._decrypt(family))},
-            "mangle": {
-                "uxfrm-check": list(self._check(family)),
-                "uxfrm-protect": list(self._protect(family)),
-            },
-        }
+    def decrypt(self, family: int) -> list[str]:
+        """The rules of `uxfrm-decrypt`."""
+        # What routers say of our own packets. Without a listener it may pass: `check` is still to come.
+        too_big = f"! -i lo {_TOO_BIG[family]} -m addrtype --dst-type LOCAL {self._queue(DECRYPT)}"
+        rules = [f"{too_big} --queue-bypass"]
+        rules += [f"-p {proto} -m addrtype --dst-type LOCAL {self._queue(DECRYPT)}" for proto in _IPSEC]
+        rules += [
+            f"-p udp -m addrtype --dst-type LOCAL -m udp --dport {port} {self._queue(DECRYPT)}"
+            for port in self.udp_ports
+        ]
+        return rules
+
+    def never(self, chain: str) -> list[str]:
+        """What a chain does not ask about, whatever matches."""
+        if chain == _CHECK:
+            return [
+                "-i lo -j RETURN",
+                f"-m mark --mark {CHECKED_MARK:#x}/{CHECKED_MARK:#x} -j RETURN",
+                "-p udp -m addrtype --dst-type LOCAL -m multiport --dports 500,4500 -j RETURN",
+            ]
+        return [
+            "-o lo -j RETURN",
+            f"-m mark --mark {self.own_mark:#x}/{self.own_mark:#x} -j RETURN",
+            "-p udp -m addrtype --src-type LOCAL -m multiport --sports 500,4500 -j RETURN",
+        ]
+
+    def asks(self, chain: str, matches: Iterable[Match]) -> list[str]:
+        """The rules for matches."""
+        if chain == _CHECK:
+            return [f"{match.words()}{self._queue(CHECK)}" for match in matches]
+        return [rule for match in matches for rule in self._protects(match)]
+
+    def _protects(self, match: Match) -> Iterator[str]:
+        if match.proto in (0, 6):
+            tcp = Match(match.family, match.source, match.destination, 6, match.sport, match.dport)
+            yield f"{tcp.words()}-m addrtype --src-type LOCAL {self._queue(PROTECT_TCP)}"
+        yield f"{match.words()}{self._queue(PROTECT)}"
 
     def _queue(self, number: int) -> str:
         return f"-j NFQUEUE --queue-num {self.queue + number}"
 
-    def _decrypt(self, family: int) -> Iterator[str]:
-        # What routers say of our own packets. Without a listener it may pass: `check` is still to come.
-        yield f"! -i lo {_TOO_BIG[family]} -m addrtype --dst-type LOCAL {self._queue(DECRYPT)} --queue-bypass"
-        for proto in _IPSEC:
-            yield f"-p {proto} -m addrtype --dst-type LOCAL {self._queue(DECRYPT)}"
-        for port in self.udp_ports:
-            yield f"-p udp -m addrtype --dst-type LOCAL -m udp --dport {port} {self._queue(DECRYPT)}"
 
-    def _check(self, family: int) -> Iterator[str]:
-        yield "-i lo -j RETURN"
-        yield f"-m mark --mark {CHECKED_MARK:#x}/{CHECKED_MARK:#x} -j RETURN"
-        yield "-p udp -m addrtype --dst-type LOCAL -m multiport --dports 500,4500 -j RETURN"
-        for match in _of(family, self.into):
-            yield f"{match.words()}{self._queue(CHECK)}"
-        for match in _of(family, self.closed_into):
-            yield f"{match.words()}-j DROP"
+class _Few:
+    """Matches with rules, in one chain, or in many behind it that hold few each, always the same ones.
 
-    def _protect(self, family: int) -> Iterator[str]:
-        yield "-o lo -j RETURN"
-        yield f"-m mark --mark {self.own_mark:#x}/{self.own_mark:#x} -j RETURN"
-        yield "-p udp -m addrtype --src-type LOCAL -m multiport --sports 500,4500 -j RETURN"
-        for match in _of(family, self.out):
-            if match.proto in (0, 6):
-                tcp = Match(match.family, match.source, match.destination, 6, match.sport, match.dport)
-                yield f"{tcp.words()}-m addrtype --src-type LOCAL {self._queue(PROTECT_TCP)}"
-            yield f"{match.words()}{self._queue(PROTECT)}"
-        for match in _of(family, self.closed_out):
-            yield f"{match.words()}-j DROP"
+    So one match more or less changes one of them.
+    """
+
+    def __init__(
+        self, chain: str, matches: Sequence[Match], rules: Callable[[Iterable[Match]], list[str]]
+    ) -> None:
+        self._chain = chain
+        self._rules = rules
+        self._size = len(matches)
+        self._parts: list[dict[Match, None]] = [{} for _ in range(_parts(len(matches)))]
+        for match in matches:
+            self._parts[self._number(match)][match] = None
+
+    @property
+    def inline(self) -> bool:
+        """Whether they are in one chain."""
+        return len(self._parts) == 1
+
+    def called(self) -> list[str]:
+        """What the chain has of them: the rules, or jumps to them."""
+        return self._rules(self._parts[0]) if self.inline else [f"-j {name}" for name in self.behind()]
+
+    def behind(self) -> dict[str, list[str]]:
+        """The chains behind it."""
+        if self.inline:
+            return {}
+        return {self._name(number): self._rules(part) for number, part in enumerate(self._parts)}
+
+    def change(self, came: Sequence[Match], gone: Iterable[Match]) -> list[str] | None:
+        """What iptables-restore makes of it in the chains behind; None where another number is better."""
+        less = set()
+        for match in gone:
+            number = self._number(match)
+            if match in self._parts[number]:
+                del self._parts[number][match]
+                less.add(number)
+                self._size -= 1
+        for match in came:
+            self._parts[self._number(match)][match] = None
+        self._size += len(came)
+        if not len(self._parts) // 2 <= _parts(self._size) <= len(self._parts) * 2:
+            return None
+        if self.inline:
+            return []
+        lines = _filled({self._name(number): self._rules(self._parts[number]) for number in less})
+        for match in came:
+            if (number := self._number(match)) not in less:
+                lines += [f"-A {self._name(number)} {rule}" for rule in self._rules([match])]
+        return lines
+
+    def _number(self, match: Match) -> int:
+        return crc32(match.words().encode()) % len(self._parts)
+
+    def _name(self, number: int) -> str:
+        return f"{self._chain}-{number}"
+
+
+class _Asked:
+    """What one chain of one family asks about, and what it drops then."""
+
+    def __init__(
+        self, chain: str, family: int, plan: Plan, matches: Iterable[Match], closed: Iterable[Match]
+    ) -> None:
+        self._chain = chain
+        self._family = family
+        self._never = plan.never(chain)
+        self._asked = _Few(chain, _of(family, matches), lambda some: plan.asks(chain, some))
+        self._shut = _Few(f"{chain}-shut", _of(family, closed), _drops)
+
+    def chains(self) -> dict[str, list[str]]:
+        """All rules by chain."""
+        return self._first() | self._asked.behind() | self._shut.behind()
+
+    def _first(self) -> dict[str, list[str]]:
+        return {self._chain: [*self._never, *self._asked.called(), *self._shut.called()]}
+
+    def change(self, change: Change) -> list[str] | None:
+        """What iptables-restore makes of a change; None where all is better made anew."""
+        every = {Match(), Match(self._family)}
+        came, gone, opened = ([m for m in some if m.family in (0, self._family)] for some in change)
+        if not every.isdisjoint([*came, *gone, *opened]):
+            return None
+        asked, shut = self._asked.change(came, gone), self._shut.change([], opened)
+        if asked is None or shut is None:
+            return None
+        within = (self._asked.inline and (came or gone)) or (self._shut.inline and opened)
+        return [*(_filled(self._first()) if within else []), *asked, *shut]
+
+
+def _drops(matches: Iterable[Match]) -> list[str]:
+    return [f"{match.words()}-j DROP" for match in matches]
+
+
+def _parts(size: int) -> int:
+    """How many chains for so many matches."""
+    return 1 << (size // _IN_CHAIN).bit_length()
+
+
+def _filled(chains: Mapping[str, Iterable[str]]) -> list[str]:
+    """Lines of iptables-restore --noflush that empty chains, making them if need be, and fill them."""
+    lines = [f":{chain} - [0:0]" for chain in chains]
+    return lines + [f"-A {chain} {rule}" for chain, rules in chains.items() for rule in rules]
 
 
 class Rules:
@@ -151,22 +270,55 @@ class Rules:
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
         self._backend: str | None = None
+        self._asked: dict[int, tuple[_Asked, _Asked]] = {}
 
     def install(self, plan: Plan | None = None) -> None:
         """Have exactly these rules, each table's at once; no packet is let by meanwhile.
 
         Raises AttachmentError, ValueError for matches that iptables does not take.
         """
-        self._plan = plan or self._plan
+        self._plan = plan = plan or self._plan
         if self._backend is None:
             self._backend = _usable()
-        for family in (socket.AF_INET, socket.AF_INET6):
-            for table, chains in self._plan.chains(family).items():
+        self._asked = {}
+        for family in _FAMILIES:
+            protect = _Asked(_PROTECT, family, plan, plan.out, plan.closed_out)
+            check = _Asked(_CHECK, family, plan, plan.into, plan.closed_into)
+            mangle = check.chains() | protect.chains()
+            for table, chains in (("raw", {_DECRYPT: plan.decrypt(family)}), ("mangle", mangle)):
                 there = _saved(family, self._backend, table)
                 _restore(family, self._backend, table, _script(table, chains, there))
+            self._asked[family] = protect, check
         for other in _BACKENDS:
             if other != self._backend:
                 _remove(other)
+
+    def change(self, out: Change, into: Change, plan: Callable[[], Plan]) -> None:
+        """After `install`: ask about what came as well, about what is gone no longer; let by what opened.
+
+        `plan` gives the whole plan where all is to be made anew; otherwise nothing is asked of the kernel
+        about other rules. Raises AttachmentError.
+        """
+        try:
+            anew = not all(self._change(family, out, into) for family in self._asked)
+        except AttachmentError:
+            anew = True  # somebody else may have changed them
+        if anew:
+            self.install(plan())
+
+    def _change(self, family: int, out: Change, into: Change) -> bool:
+        """The same for one family; False where all is to be made anew."""
+        protect, check = self._asked[family]
+        parts = [protect.change(out), check.change(into)]
+        lines = [line for part in parts for line in part or ()]
+        if lines and self._backend is not None:
+            _restore(family, self._backend, "mangle", "\n".join(["*mangle", *lines, "COMMIT", ""]))
+        return None not in parts
+
+    @property
+    def by_raw_socket(self) -> bool:
+        """Whether changing them takes CAP_NET_RAW besides CAP_NET_ADMIN, once they are installed."""
+        return self._backend == "legacy"
 
     def close(self) -> None:
         """Take the rules away: packets pass as they would without uxfrm."""
@@ -180,14 +332,15 @@ def left() -> tuple[tuple[Match, ...], tuple[Match, ...]]:
     """
     found: tuple[list[Match], list[Match]] = ([], [])
     for backend in _BACKENDS:
-        for family in (socket.AF_INET, socket.AF_INET6):
+        for family in _FAMILIES:
             with contextlib.suppress(AttachmentError):
                 for line in _saved(family, backend, "mangle"):
                     words = line.split()
                     # Rules for TCP alone stand before others that match the same.
-                    kept = words[:1] == ["-A"] and words[1] in _KEPT and "addrtype" not in words
+                    chain = "-".join(words[1].split("-")[:2]) if words[:1] == ["-A"] else ""
+                    kept = chain in _KEPT and "addrtype" not in words
                     if kept and ("NFQUEUE" in words or "DROP" in words):
-                        found[_KEPT[words[1]]].append(_read(family, words))
+                        found[_KEPT[chain]].append(_read(family, words))
     return tuple(dict.fromkeys(found[0])), tuple(dict.fromkeys(found[1]))
 
 
@@ -207,11 +360,11 @@ def remove() -> int:
 
 def _remove(backend: str) -> int:
     gone = 0
-    for family in (socket.AF_INET, socket.AF_INET6):
-        for table in _CHAINS:
+    for family in _FAMILIES:
+        for table in _HOOKS:
             with contextlib.suppress(AttachmentError):  # a backend or table that is not there
                 there = _saved(family, backend, table)
-                chains = [line[1:].split()[0] for line in there if line.startswith(":uxfrm-")]
+                chains = _chains_of(there)
                 if chains:
                     _restore(family, backend, table, _undo(table, chains, there))
                     gone += len(chains)
@@ -220,22 +373,27 @@ def _remove(backend: str) -> int:
 
 def _script(table: str, chains: dict[str, list[str]], there: list[str]) -> str:
     """What iptables-restore --noflush makes of a table: naming a chain empties it."""
-    lines = [f"*{table}", *(f":{chain} - [0:0]" for chain in chains)]
-    for chain, rules in chains.items():
-        lines += [f"-A {chain} {rule}" for rule in rules]
-        for hook in _CHAINS[table][chain]:
-            jump = f"-A {hook} -j {chain}"
-            if jump not in there:
-                lines.append(f"-I {hook} -j {chain}")
-    return "\n".join([*lines, "COMMIT", ""])
+    lines = [f"*{table}", *_filled(chains)]
+    for chain, hooks in _HOOKS[table].items():
+        lines += [f"-I {hook} -j {chain}" for hook in hooks if f"-A {hook} -j {chain}" not in there]
+    needless = [chain for chain in _chains_of(there) if chain not in chains]
+    return "\n".join([*lines, *_away(needless), "COMMIT", ""])
 
 
-def _undo(table: str, chains: Iterable[str], there: list[str]) -> str:
+def _undo(table: str, chains: Sequence[str], there: list[str]) -> str:
     """What takes chains away: jumps, then contents, then themselves."""
-    lines = [f"*{table}"]
-    lines += [f"-D {line[3:]}" for line in there if line.startswith("-A ") and " -j uxfrm-" in line]
-    lines += [f"{option} {chain}" for option in ("-F", "-X") for chain in chains]
-    return "\n".join([*lines, "COMMIT", ""])
+    jumps = [line for line in there if line.startswith("-A ") and " -j uxfrm-" in line]
+    lines = [f"-D {line[3:]}" for line in jumps if not line.startswith("-A uxfrm-")]
+    return "\n".join([f"*{table}", *lines, *_away(chains), "COMMIT", ""])
+
+
+def _chains_of(there: Iterable[str]) -> list[str]:
+    """The names of uxfrm's chains in a saved table."""
+    return [line[1:].split()[0] for line in there if line.startswith(":uxfrm-")]
+
+
+def _away(chains: Sequence[str]) -> list[str]:
+    return [f"{option} {chain}" for option in ("-F", "-X") for chain in chains]
 
 
 def _of(family: int, matches: Iterable[Match]) -> list[Match]:

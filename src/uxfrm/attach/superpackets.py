@@ -273,5 +273,5 @@ class Cutter:
             self._out = np.zeros(2 * need, np.uint8)
         offset, length = np.empty(count, np.int64), np.empty(count, np.int64)
         cut(data, supers, parts, self._out, HEADROOM, TAILROOM, offset, length)
-        low = offset - HEADROOM
-        return Batch.view(self._out, offset, length, low, offset + length + TAILROOM), parts
+        low, high = offset - HEADROOM, offset + length + TAILROOM
+        return Batch.view(self._out, offset, length, low, high, spare=True), parts

@@ -15,13 +15,13 @@ Rule 2: a plan asks about more than the policies may want, never about less.
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from uxfrm.attach.attachment import Way
 from uxfrm.attach.nfqueue import Queue, open_queue
 from uxfrm.attach.pathmtu import path_mtu
 from uxfrm.attach.raw import Raw, open_raw
-from uxfrm.attach.rules import ALL, CHECK, DECRYPT, PROTECT, PROTECT_TCP, Match, Plan, Rules
+from uxfrm.attach.rules import ALL, CHECK, DECRYPT, PROTECT, PROTECT_TCP, Change, Match, Plan, Rules
 from uxfrm.datapath.batch import Batch, Int64s
 from uxfrm.model.outcome import Verdict
 from uxfrm.model.policy import Action, DefaultAction, Direction, PolicyConfig
@@ -50,22 +50,23 @@ def plan_of(
     blocked = {way for way in Direction if policies.default[way] == DefaultAction.BLOCK}
     out = ALL if Direction.OUT in blocked else _matches(configs, (Direction.OUT,))
     into = ALL if blocked.intersection(_INWARDS) else _matches(configs, _INWARDS)
-    kept = (_kept(closed[0], out), _kept(closed[1], into))
-    return Plan(queue, out, into, udp_ports, closed_out=kept[0], closed_into=kept[1])
+    shut = (kept(closed[0], out), kept(closed[1], into))
+    return Plan(queue, out, into, udp_ports, closed_out=shut[0], closed_into=shut[1])
 
 
-def _kept(closed: Matches, named: Matches) -> Matches:
+def kept(closed: Matches, named: Collection[Match]) -> Matches:
     """What stays closed where `named` is asked about."""
     return () if ALL[0] in named else tuple(match for match in closed if match not in named)
 
 
 def _matches(configs: list[PolicyConfig], ways: tuple[Direction, ...]) -> tuple[Match, ...]:
-    """What policies of these directions may stop or change; those that only allow ask for nothing."""
-    return tuple(
-        Match.of(config.selector)
-        for config in configs
-        if config.direction in ways and (config.templates or config.action == Action.BLOCK)
-    )
+    """What policies of these directions may stop or change."""
+    return tuple(match for config in configs if config.direction in ways for match in matches_of(config))
+
+
+def matches_of(config: PolicyConfig) -> Matches:
+    """What a policy may stop or change; one that only allows asks for nothing."""
+    return (Match.of(config.selector),) if config.templates or config.action == Action.BLOCK else ()
 
 
 class Transparent:
@@ -77,9 +78,9 @@ class Transparent:
     def __init__(self, plan: Plan, mtu_of: Callable[[bytes], int | None] = path_mtu) -> None:
         self.queues: list[Queue] = []
         self.raw: dict[int, Raw] = {}
-        self._rules = Rules(plan)
-        self._plan = plan
-        self._rules.install()
+        self.rules = Rules(plan)
+        self._queue = plan.queue
+        self.rules.install()
         try:
             self.raw[4] = open_raw(socket.AF_INET, ())
             self.raw[6] = open_raw(socket.AF_INET6, ())
@@ -93,11 +94,13 @@ class Transparent:
 
     def follow(self, plan: Plan) -> None:
         """Have the rules of another plan with the same queues. Raises AttachmentError, ValueError."""
-        if plan.queue != self._plan.queue:
+        if plan.queue != self._queue:
             raise ValueError("the queues are those that were opened")
-        if plan != self._plan:
-            self._rules.install(plan)
-            self._plan = plan
+        self.rules.install(plan)
+
+    def change(self, out: Change, into: Change, plan: Callable[[], Plan]) -> None:
+        """Ask about what came, and not about what is gone: see Rules.change. Raises AttachmentError."""
+        self.rules.change(out, into, plan)
 
     def send(self, batch: Batch, those: Int64s) -> int:
         """Send packets of a batch that no queue gave: made here, or held until now."""
@@ -110,4 +113,4 @@ class Transparent:
         for raw in self.raw.values():
             raw.close()
         if open_:
-            self._rules.close()
+            self.rules.close()

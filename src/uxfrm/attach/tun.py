@@ -34,7 +34,7 @@ _IFF_UP = 0x1
 _NAME_MAX = 15
 
 _FRAME_MAX = 10 + 65535 + 1
-_READ_BYTES = 256 * 1024  # a batch ends behind the read that reaches it: it should fit the caches
+_READ_BYTES = 1024 * 1024  # Python's part of a batch costs the same, however long it is
 _READS = 128
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 
 import click
@@ -21,6 +22,7 @@ COMMANDS = {
     "stat": "The counters of /proc/net/xfrm_stat; with --full, the size and state of everything.",
     "sysctl": "The sysctls that XFRM reads, such as net.core.xfrm_acq_expires.",
 }
+_SERVING = ("daemon", "up")
 
 
 class _Commands(click.Group):
@@ -32,6 +34,10 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
+        if cmd_name in _SERVING:
+            # NumPy's OpenBLAS would start a thread for every processor, which does nothing here and keeps
+            # the rights that the daemon gives up.
+            os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
         found: click.Command = getattr(import_module(f"uxfrm.cli.{cmd_name}"), cmd_name)
         return found
 

@@ -27,7 +27,11 @@ def _private() -> Iterator[RemoteEngine]:
     ready, started = os.pipe()
     command = [sys.executable, "-m", "uxfrm.daemon.serve", str(theirs.fileno()), str(started)]
     with subprocess.Popen(
-        command, pass_fds=(theirs.fileno(), started), stdin=subprocess.DEVNULL, start_new_session=True
+        command,
+        env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},  # as in main: no threads that keep rights
+        pass_fds=(theirs.fileno(), started),
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,
     ) as process:
         theirs.close()
         os.close(started)

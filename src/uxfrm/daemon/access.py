@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple
 
+from uxfrm.daemon.privileges import Capability
+
 _CREDENTIALS = struct.Struct("=iII")
-_CAP_NET_ADMIN = 12
 
 
 class Need(Enum):
@@ -73,6 +74,12 @@ class Access:
             return Rights.TRUSTED
         return Rights.BELIEVED if has_net_admin(visitor) else Rights.NONE
 
+    @property
+    def rights_to_ask(self) -> frozenset[Capability]:
+        """What the daemon needs for `rights`, where that looks into other processes' /proc."""
+        asks = self.need is Need.EVERYBODY or (self.need is Need.OTHERS and self.others)
+        return frozenset({Capability.SYS_PTRACE} if asks else ())
+
 
 OWN_ALONE = Access()
 """What holds unless the owner says otherwise."""
@@ -93,5 +100,5 @@ def has_net_admin(visitor: Visitor) -> bool:
     except (OSError, ValueError):
         return False
     users = {int(number) for number in fields["Uid"].split()}
-    capable = int(fields["CapEff"], 16) >> _CAP_NET_ADMIN & 1
+    capable = int(fields["CapEff"], 16) >> Capability.NET_ADMIN & 1
     return bool(capable) and same_namespace and users == {owner} == {visitor.uid}

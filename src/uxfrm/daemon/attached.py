@@ -9,6 +9,7 @@
 Rule 1: whatever is opened is opened closed: routes lead into the device before anything could leave it.
 Rule 2: an attachment has turns like every client of the daemon.
 Rule 3: a fault of an attachment ends the daemon. What its policies protect stays closed then.
+Rule 4: what is opened later (a port of an IKE daemon) needs no more rights than following policies does.
 """
 
 from __future__ import annotations
@@ -18,20 +19,21 @@ import contextlib
 import socket
 import struct
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from uxfrm.attach.attachment import OWN_MARK, AttachmentError, Waitable
 from uxfrm.attach.raw import AH, COMP, ESP, ICMP, ICMPV6, Raw, open_raw
 from uxfrm.attach.rules import QUEUES
 from uxfrm.attach.tun import Tun, open_tun
-from uxfrm.attach.udp import Udp, allow_sharing, open_udp
-from uxfrm.daemon import logs
+from uxfrm.attach.udp import Udp, open_udp
+from uxfrm.daemon import logs, privileges
 from uxfrm.daemon.detour import Detour
 from uxfrm.daemon.gateway import Gateway, Outlets
 from uxfrm.daemon.numbers import Numbers, NumbersError
 from uxfrm.daemon.ports import Hub
-from uxfrm.daemon.sharing import SharedPorts
+from uxfrm.daemon.privileges import Capability, Need
+from uxfrm.daemon.sharing import Key, SharedPorts
 from uxfrm.daemon.surroundings import Surroundings
 from uxfrm.daemon.taken import Taken
 from uxfrm.namespace import Namespace
@@ -59,6 +61,19 @@ class Wanted:
     ike: bool = False
     raw: bool = False
     queue: int = 0
+
+    def demand_rights(self) -> None:
+        """Raise AttachmentError where what is wanted needs capabilities that are not there; it says which."""
+        if missing := privileges.lacking(self._needs()):
+            raise AttachmentError(f"rights are missing: {missing}: start it as root, or give it these alone")
+
+    def _needs(self) -> Iterator[Need]:
+        if self.tun:
+            yield Need(Capability.NET_ADMIN, f"tun={self.tun}: the device, its routes and rules")
+        if self.queue:
+            yield Need(Capability.NET_ADMIN, "nfqueue: queues and rules")
+        if self.queue or self.raw:
+            yield Need(Capability.NET_RAW, f"{'nfqueue' if self.queue else 'raw'}: raw sockets")
 
 
 def parse(words: Sequence[str]) -> Wanted:
@@ -115,7 +130,7 @@ class Attached:
         self._loop: asyncio.AbstractEventLoop = hub.loop
         self._failed = failed
         self._close = contextlib.ExitStack()
-        self._by_port: dict[tuple[int, int], Udp] = {}
+        self._by_port: dict[Key, Udp] = {}
         self._leading: Detour | Taken
         try:
             self._open(wanted)
@@ -134,15 +149,26 @@ class Attached:
         attachments = self._take(namespace, wanted) if wanted.queue else self._lead(namespace, wanted)
         for port in wanted.ports:
             for version, family in _VERSIONS.items():
-                self._listen(version, open_udp(port, family, heeding=self._heeding))
+                self._by_port[version, port, ""] = udp = open_udp(port, family, heeding=self._heeding)
+                self._listen(udp)
         for attachment in attachments:
             self._serve(attachment)
         self.surroundings.watch(self._loop, self._look_again)
         if wanted.ike:
-            self._hub.ike = SharedPorts(self._loop, self._share, self._give_up)
+            listen, leave = self._listen, self._unlisten
+            self._hub.ike = SharedPorts(self._loop, self._by_port, listen, leave, self._heeding)
             self._close.callback(self._hub.ike.close)
         self._hub.sockets.let_by = _let_by
         self._hub.settle = self.settle
+
+    @property
+    def rights_to_go_on(self) -> frozenset[Capability]:
+        """What is needed after everything is open.
+
+        CAP_NET_ADMIN for routes, rules, verdicts and marks; what IKE daemons' ports and iptables need.
+        """
+        bind = {Capability.NET_BIND_SERVICE} if self._hub.ike is not None else ()
+        return self._leading.rights_to_follow.union(bind)
 
     def _lead(self, namespace: Namespace, wanted: Wanted) -> list[Waitable]:
         """A device, and routes into it; raw sockets, if wanted, receive."""
@@ -152,6 +178,7 @@ class Attached:
         raw, back = (self._raw(_RECEIVED, OWN_MARK), self._raw({}, 0)) if wanted.raw else ({}, {})
         self.gateway = Gateway(namespace, Outlets(tun, raw, self._by_port, back))
         self.gateway.deaf_to = tun.ifindex
+        namespace.path.cut_before = True  # to the device's MTU, by the kernel
         return [tun, *raw.values()]
 
     def _take(self, namespace: Namespace, wanted: Wanted) -> list[Waitable]:
@@ -173,9 +200,11 @@ class Attached:
 
     def close(self) -> None:
         """Let everything go; what policies protect stays closed."""
-        self._hub.settle, self._hub.ike, self._hub.sockets.let_by = _nothing, None, None
-        for port in list(self._by_port):
-            self._give_up(port)
+        self._hub.settle, self._hub.ike, self._hub.sockets.let_by = None, None, None
+        for udp in self._by_port.values():
+            self._unlisten(udp)
+            udp.close()
+        self._by_port.clear()
         self._close.close()
 
     # -- packets
@@ -186,9 +215,10 @@ class Attached:
         self._close.callback(self._loop.remove_reader, attachment.fileno())
 
     def _turn(self, attachment: Waitable) -> None:
+        now = time.time()
         try:
             for _ in range(_TURN):
-                if not self.gateway.serve(attachment, time.time()):
+                if not self.gateway.serve(attachment, now):
                     break
                 self._keep()
         except (OSError, NumbersError) as error:
@@ -197,11 +227,14 @@ class Attached:
         self._hub.flush()
 
     def settle(self) -> None:
-        """Before requests are answered: what they changed is in force, what they let go is sent."""
+        """Before requests are answered: what they changed is in force, what they let go is sent.
+
+        Sequence numbers are noted first: a state that came may take the place of one that has used some.
+        """
         try:
             self._leading.follow()
-            self.gateway.settle()
             self._keep()
+            self.gateway.settle()
         except AttachmentError as error:
             logs.error("policies are not in force", why=str(error))
             self._failed()
@@ -218,34 +251,11 @@ class Attached:
 
     # -- ESP in UDP
 
-    def _listen(self, version: int, udp: Udp) -> None:
-        self._by_port[version, udp.port] = udp
+    def _listen(self, udp: Udp) -> None:
         self._loop.add_reader(udp.fileno(), self._turn, udp)
 
-    def _give_up(self, key: tuple[int, int]) -> None:
-        udp = self._by_port.pop(key, None)
-        if udp is not None:
-            self._loop.remove_reader(udp.fileno())
-            udp.close()
-
-    def _share(self, client: socket.socket) -> tuple[int, int] | None:
-        """Share the port of an IKE daemon's socket; None where it is served already. OSError."""
-        version = 4 if client.family == socket.AF_INET else 6
-        address, port = client.getsockname()[:2]
-        if (version, port) in self._by_port:
-            return None
-        allow_sharing(client)
-        anywhere = address in ("0.0.0.0", "::")
-        try:
-            udp = open_udp(
-                port, client.family, "" if anywhere else address, share=True, heeding=self._heeding
-            )
-        except AttachmentError as error:
-            logs.error("port not shared", why=str(error))
-            return None
-        self._listen(version, udp)
-        logs.info("port shared with an IKE daemon", port=port, version=version)
-        return version, port
+    def _unlisten(self, udp: Udp) -> None:
+        self._loop.remove_reader(udp.fileno())
 
 
 def _let_by(client: socket.socket, in_clear: bool) -> None:

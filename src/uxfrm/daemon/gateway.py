@@ -1,6 +1,6 @@
 """A namespace between its host and the network: what attachments receive goes through it and on to others.
 
-    gateway = Gateway(namespace, Outlets(tun, {4: raw}, {(4, 4500): nat_t}))
+    gateway = Gateway(namespace, Outlets(tun, {4: raw}, {(4, 4500, ""): nat_t}))
     while gateway.serve(tun, now): ...
 
 Rule 1: it opens nothing and reads no clock: wires in memory and a clock of one's own will do.
@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from uxfrm.attach.attachment import Attachment, Way, chosen
+from uxfrm.attach.datagrams import udp_ports
 from uxfrm.attach.nfqueue import Queue
 from uxfrm.daemon import logs
 from uxfrm.datapath.batch import Batch, Int64s
@@ -27,8 +28,7 @@ from uxfrm.model.policy import Direction, PolicyConfig
 from uxfrm.model.selector import EVERYTHING
 from uxfrm.namespace import Namespace
 
-_UDP = 17
-_OF_UDP = np.array([outcome in (Outcome.SENT, Outcome.OUT_KEEPALIVE) for outcome in Outcome])
+_OF_UDP = np.array([outcome in (Outcome.SENT, Outcome.OUT_KEEPALIVE) for outcome in Outcome], np.int64)
 _TO_NETWORK = (Verdict.SENT, Verdict.CLEAR)
 _TO_HOST = (Verdict.DELIVERED, Verdict.FORWARDED)
 # The host has them already: given back they would come round again.
@@ -40,14 +40,14 @@ class Outlets:
     """Where packets leave.
 
     `host`: those for the host, or to be routed by it. `udp`: protected ones of an IP version that have a UDP
-    header with this source port. `wire`: all others for the network, by IP version. `back`: what was made
-    here to tell who sent something, by IP version; routed like anybody's packets, so that it may come round
-    and be protected.
+    header with this source port, by version, port and address; any address's can send for all. `wire`: all
+    others for the network, by IP version. `back`: what was made here to tell who sent something, by IP
+    version; routed like anybody's packets, so that it may come round and be protected.
     """
 
     host: Attachment | None = None
     wire: Mapping[int, Attachment] = field(default_factory=dict)
-    udp: Mapping[tuple[int, int], Attachment] = field(default_factory=dict)
+    udp: Mapping[tuple[int, int, str], Attachment] = field(default_factory=dict)
     back: Mapping[int, Attachment] = field(default_factory=dict)
 
 
@@ -61,6 +61,7 @@ class Gateway:
 
     def __init__(self, namespace: Namespace, outlets: Outlets) -> None:
         self.namespace = namespace
+        namespace.answers_tcp = True
         self.outlets = outlets
         self.nowhere = self.unclaimed = self.failed = 0
         self.deaf_to = 0
@@ -85,12 +86,14 @@ class Gateway:
         batch = attachment.receive(now)
         if batch is None:
             return False
-        for (version, _), udp in self.outlets.udp.items():
+        for (version, *_), udp in self.outlets.udp.items():
             if udp is attachment:
                 batch.packets["socket"] = self._udp_sockets[version == 6].number
         if attachment.way is Way.IN and self.deaf_to:
-            batch.packets = batch.packets[batch.packets["ifindex"] != self.deaf_to]
-            batch.packets["origin"] = np.arange(len(batch))
+            heard = batch.packets["ifindex"] != self.deaf_to
+            if not heard.all():
+                batch.keep(np.flatnonzero(heard))
+                batch.packets["origin"] = np.arange(len(batch))
         if self._decide(batch, attachment.way):
             if isinstance(attachment, Queue):
                 self._judge(attachment, batch)
@@ -155,12 +158,15 @@ class Gateway:
         """Send what leaves from a port that an attachment has; return the others."""
         if not len(those) or not self.outlets.udp:
             return those
-        keys = _keys(batch, those)
-        for (version, port), attachment in self.outlets.udp.items():
-            own = keys == _key(version, port)
+        versions, ports = np.empty(len(those), np.int64), np.empty(len(those), np.int64)
+        udp_ports(batch.data, batch.packets, those, _OF_UDP, versions, ports)
+        left = np.ones(len(those), np.bool_)
+        by_port = {key[:2]: attachment for key, attachment in self.outlets.udp.items()}
+        for (version, port), attachment in by_port.items():
+            own = (ports == port) & (versions == version)
             self._send(attachment, batch, those[own])
-            those, keys = those[~own], keys[~own]
-        return those
+            left &= ~own
+        return those[left]
 
     def _by_version(self, outlets: Mapping[int, Attachment], batch: Batch, those: Int64s) -> None:
         """Each to the attachment of its IP version."""
@@ -179,24 +185,3 @@ class Gateway:
             self.nowhere += len(those)
         else:
             attachment.send(batch, those)
-
-
-def _key(version: int, port: int) -> int:
-    return version << 16 | port
-
-
-def _keys(batch: Batch, those: Int64s) -> Int64s:
-    """What `_key` makes of the packets' IP version and, where IPsec made the UDP header, source port."""
-    packets, data = batch.packets[those], batch.data
-    offset = packets["offset"]
-    first = data[offset].astype(np.int64)
-    four = first >> 4 == 4
-    proto = data[offset + np.where(four, 9, 6)]
-    upper = offset + np.where(four, (first & 15) * 4, 40)
-    keys: Int64s = first >> 4 << 16
-    # The kernel's own socket fragments what it sends; fragments made here go as they are.
-    whole = (proto == _UDP) & (packets["fragment"] == 0)
-    udp = np.flatnonzero(whole & _OF_UDP[packets["outcome"]])
-    at = upper[udp]
-    keys[udp] |= data[at].astype(np.int64) << 8 | data[at + 1]
-    return keys

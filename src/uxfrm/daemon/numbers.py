@@ -6,7 +6,8 @@ behind what was noted before: it passes over some numbers, which receivers do no
 Rule 1: what is kept is a digest of the keys, how far numbers may have been used, and the salt of the IVs,
         with which different numbers are different IVs. No key.
 Rule 2: a number is noted, and on the disk, long before it is used: `keep` after every batch is enough.
-Rule 3: daemons that have the same keys, in namespaces of their own, get numbers of their own.
+Rule 3: daemons that have the same keys, in namespaces of their own, get numbers of their own. So does a state
+        that takes another's place: MIGRATE moves them, and IKE daemons delete one and add it again elsewhere.
 """
 
 from __future__ import annotations
@@ -39,17 +40,19 @@ class NumbersError(Exception):
 
 
 class Numbers:
-    """What is noted in a directory, for the states that a namespace has now.
+    """What is noted in a directory, for the keys that a namespace's states have now.
 
     Raises NumbersError where a key has no numbers left, OSError.
     """
 
     def __init__(self, directory: Path, namespace: Namespace) -> None:
         self.path = own_directory(directory) / "numbers"
-        self._namespace = namespace
-        self._states = [state for state in namespace.states if _digest(state)]
+        self._table = namespace.states
+        self._states = [state for state in self._table if _digest(state)]
+        self._digests = frozenset(map(_digest, self._states))
         self._rows: Int64s = np.array([state.row for state in self._states], np.int64)
         self._noted: Int64s = np.zeros(len(self._states), np.int64)
+        self._newest, self._seen = self._table.genid, self._table.generation
         self._note(range(len(self._states)))
         for state in self._states:
             if _over(state):
@@ -58,13 +61,27 @@ class Numbers:
 
     def keep(self) -> None:
         """Note more numbers for the states that will need them."""
-        if not len(self._rows):
+        if self._digests and self._table.generation != self._seen:
+            self._follow()
+        if not satable.any_near(self._table.rows, self._rows, self._noted, AHEAD // 2):
             return
-        used = satable.numbers_used(self._namespace.states.rows, self._rows)
+        used = satable.numbers_used(self._table.rows, self._rows)
         short = np.flatnonzero(used > self._noted - AHEAD // 2).tolist()
-        # The row of a state that is gone may be another's.
-        if short := [i for i in short if self._states[i].row == self._rows[i]]:
+        if short:
             self._note(short)
+
+    def _follow(self) -> None:
+        """Let go of the states that went, and take in those that came with keys of which something is noted.
+
+        The latter have nothing noted, so that they go on behind all that was used.
+        """
+        came = map(self._table.at, np.flatnonzero(self._table.rows["serial"] > self._newest).tolist())
+        new = [state for state in came if _digest(state) in self._digests]
+        there = [i for i, state in enumerate(self._states) if state.row >= 0]
+        self._states = [self._states[i] for i in there] + new
+        self._rows = np.array([state.row for state in self._states], np.int64)
+        self._noted = np.concatenate([self._noted[there], np.zeros(len(new), np.int64)])
+        self._newest, self._seen = self._table.genid, self._table.generation
 
     def _note(self, which: Sequence[int]) -> None:
         """Note AHEAD numbers more for these states, which go on behind all that were noted for their keys."""
@@ -79,7 +96,7 @@ class Numbers:
                 noted[digest] = int(self._noted[i]), salt
 
     def _used(self, i: int) -> int:
-        return int(satable.numbers_used(self._namespace.states.rows, self._rows[i : i + 1])[0])
+        return int(satable.numbers_used(self._table.rows, self._rows[i : i + 1])[0])
 
     @staticmethod
     def _jump(state: State, start: int, salt: str) -> None:

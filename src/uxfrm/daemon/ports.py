@@ -85,7 +85,7 @@ class Endpoint:
 
     def _readable(self) -> None:
         self.read(_TURN, _TURN_BYTES)
-        self._hub.flush()
+        self._hub.answer()
         # The port may have become full since it was last written to in vain.
         self._watch(self.writing)
 
@@ -164,7 +164,8 @@ class Endpoint:
 class Hub:
     """All endpoints of one server on one event loop; no more than `most`.
 
-    Where packets are attached, `settle` is called before answers are sent, and `ike` serves UDP_ENCAP.
+    Where packets are attached, `settle` is called before answers are sent, once for all requests of one turn
+    of the loop, for it may have to wait for the kernel; and `ike` serves UDP_ENCAP.
     """
 
     def __init__(self, server: Server, loop: asyncio.AbstractEventLoop, most: int = 1 << 16) -> None:
@@ -174,7 +175,8 @@ class Hub:
         self.clock = Clock(server, loop)
         self.clock.passed = self.flush
         self.endpoints: dict[int, Endpoint] = {}
-        self.settle: Callable[[], None] = lambda: None
+        self.settle: Callable[[], None] | None = None
+        self._flushing = False
         self.ike: SharedPorts | None = None
         self.sockets = ClientSockets(server.namespace)
         server.showing = self.sockets.sweep
@@ -201,13 +203,23 @@ class Hub:
         self.server.close(endpoint.port)
         endpoint.shut()
 
+    def answer(self) -> None:
+        """Flush: at once where that is all, else when everybody's requests of this turn are carried out."""
+        if self.settle is None:
+            self.flush()
+        elif not self._flushing:
+            self._flushing = True
+            self.loop.call_soon(self.flush)
+
     def flush(self) -> None:
         """Send what requests have brought forth: replies, and events for anybody.
 
         Before that `settle` does what is to be done elsewhere. Whoever has no room is written to by the loop,
         once there is.
         """
-        self.settle()
+        self._flushing = False
+        if self.settle is not None:
+            self.settle()
         self.clock.plan()
         for port in self.server.take_ready():
             endpoint = self.endpoints.get(port.id)

@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from uxfrm.daemon import logs, notify
+from uxfrm.daemon import logs, notify, privileges
 from uxfrm.daemon.access import OWN_ALONE, Access, Rights, Visitor
 from uxfrm.daemon.attached import Attached, Wanted
 from uxfrm.daemon.control import PORTS_MAX, PORTS_OF_OTHERS, ControlledEngine
@@ -163,6 +163,7 @@ async def _private(control: int, ready: int) -> None:
     service = Service(asyncio.get_running_loop())
     relax_collector()
     service.control(socket.socket(fileno=control), Rights.TRUSTED, last=True)
+    privileges.give_up(())
     os.close(ready)
     await service.ended.wait()
     service.stop()
@@ -234,6 +235,8 @@ async def daemon(options: Options) -> bool:
     """
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(_unexpected)
+    if options.attach is not None:
+        options.attach.demand_rights()
     service = Service(loop)
     relax_collector()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -245,24 +248,41 @@ async def daemon(options: Options) -> bool:
         numbers = options.setup(service.server.namespace) if options.setup is not None else None
         if options.attach is not None:
             attached = Attached(service.hub, options.attach, service.fail, numbers)
-        await _serve(listener, options, service, saved)
+        kept = _give_up_rights(options, attached)
+        for written in (saved, numbers):
+            if written is not None:
+                privileges.check_writable(written.path.parent)
+        await _serve(listener, options, service, saved, kept)
     finally:
         listener.close()
-        options.path.unlink(missing_ok=True)
+        with suppress(PermissionError):  # in a directory of another's; the next daemon replaces a dead socket
+            options.path.unlink(missing_ok=True)
         if attached is not None:
             attached.close()
     return not service.failed
 
 
+def _give_up_rights(options: Options, attached: Attached | None) -> str:
+    """Keep what following policies and asking about visitors takes, on every thread; say what that is."""
+    keep = set(options.access.rights_to_ask)
+    if attached is not None:
+        keep |= attached.rights_to_go_on
+        attached.surroundings.ask(lambda: privileges.give_up(keep))
+    privileges.give_up(keep)
+    if threads := privileges.threads_beyond(keep):
+        logs.warning("threads that libraries started keep rights", threads=threads)
+    return privileges.show(keep)
+
+
 async def _serve(
-    listener: socket.socket, options: Options, service: Service, saved: SavedPolicies | None
+    listener: socket.socket, options: Options, service: Service, saved: SavedPolicies | None, rights: str
 ) -> None:
     """Let supervisors connect, until it ends."""
     loop = asyncio.get_running_loop()
     tasks = [loop.create_task(saved.keep())] if saved else []
     tasks += [loop.create_task(_sign_of_life(period))] if (period := notify.watchdog_s()) else []
     service.accept(listener, options.access)
-    logs.info("serving NETLINK_XFRM to supervisors", socket=options.path, pid=os.getpid())
+    logs.info("serving NETLINK_XFRM to supervisors", socket=options.path, pid=os.getpid(), rights=rights)
     notify.tell("READY=1")
     await service.ended.wait()
     notify.tell("STOPPING=1")

@@ -17,11 +17,13 @@ from ipaddress import ip_network
 from typing import TypeVar
 
 from pyroute2 import IPRoute
-from pyroute2.netlink.exceptions import NetlinkError
 
 from uxfrm.attach.attachment import OWN_MARK
-from uxfrm.model.address import Address, parse, show
+from uxfrm.attach.routes import PROTOCOL
+from uxfrm.attach.rtnetlink import DELROUTE, NEWROUTE, PROTOCOL_AT, RouteSocket
+from uxfrm.model.address import Address, parse
 from uxfrm.namespace import Namespace
+from uxfrm.netlink.wire import messages
 
 _GROUPS = 0x1 | 0x10 | 0x40 | 0x100 | 0x400  # RTMGRP_LINK, IPV4_IFADDR, IPV4_ROUTE, IPV6_IFADDR, IPV6_ROUTE
 _MULTICAST4, _MULTICAST6 = 0xE0, 0xFF
@@ -46,7 +48,9 @@ class Surroundings:
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, "netlink")
         self._ip = self.ask(IPRoute)
+        self._routes = RouteSocket()
         self._ways: dict[Address, _Way] = {}
+        self._mtus: dict[int, int | None] = {}
         self._local = self.ask(self._addresses)
         self._news = socket.socket(
             socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE
@@ -78,6 +82,7 @@ class Surroundings:
         if self._loop is not None:
             self._loop.remove_reader(self._news)
         self._news.close()
+        self._routes.close()
         self.ask(self._ip.close)
         self._thread.shutdown()
 
@@ -103,17 +108,15 @@ class Surroundings:
         if address not in self._ways:
             if len(self._ways) >= _WAYS_MAX:
                 self._ways.clear()
-            self._ways[address] = self.ask(lambda: self._route(address))
+            way = self._routes.way(address, OWN_MARK)
+            device = None if way is None else way.device
+            self._ways[address] = _Way(way and way.source, device, self._mtu(device) if device else None)
         return self._ways[address]
 
-    def _route(self, address: Address) -> _Way:
-        try:
-            (route,) = self._ip.route("get", dst=show(address), mark=OWN_MARK)
-        except NetlinkError:
-            return _Way(None, None, None)
-        source, device = route.get_attr("RTA_PREFSRC"), route.get_attr("RTA_OIF")
-        link = self._ip.get_links(device)[0] if device else None
-        return _Way(parse(source) if source else None, device, link and link.get_attr("IFLA_MTU"))
+    def _mtu(self, device: int) -> int | None:
+        if device not in self._mtus:
+            self._mtus[device] = self.ask(lambda: self._ip.get_links(device)[0].get_attr("IFLA_MTU"))
+        return self._mtus[device]
 
     def _addresses(self) -> frozenset[Address]:
         """This host's addresses, and those of IPv4 by which it is one of all."""
@@ -129,20 +132,22 @@ class Surroundings:
 
     def _read(self) -> None:
         """Something changed; more of it may be on its way."""
-        self._drain()
-        if self._loop is not None and not self._awaited:
+        if self._drain() and self._loop is not None and not self._awaited:
             self._awaited = True
             self._loop.call_later(_PAUSE_S, self._renew)
 
-    def _drain(self) -> None:
+    def _drain(self) -> bool:
+        """Read what there is; whether any of it is news, and not of routes that we have made ourselves."""
+        news = False
         while True:
             try:
-                self._news.recv(1 << 16)
+                news |= not _of_ours(self._news.recv(1 << 16))
             except BlockingIOError:
-                return
+                return news
             except OSError as error:
                 if error.errno != errno.ENOBUFS:  # some were lost, which is news enough
                     raise
+                news = True
 
     def _renew(self) -> None:
         """What is known is asked for anew."""
@@ -150,6 +155,15 @@ class Surroundings:
         if self._news.fileno() < 0:
             return
         self._ways.clear()
+        self._mtus.clear()
         self._local = self.ask(self._addresses)
         for changed in self._changed:
             changed()
+
+
+def _of_ours(datagram: bytes) -> bool:
+    """Whether all messages of a datagram are about routes of uxfrm's own. Source: rtnetlink(7)."""
+    return all(
+        message.type in (NEWROUTE, DELROUTE) and message.payload[PROTOCOL_AT] == PROTOCOL
+        for message in messages(datagram)
+    )

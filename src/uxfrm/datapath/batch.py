@@ -94,12 +94,16 @@ def longer(packets: Any, count: int) -> Any:
 
 
 class Batch:
-    """`data` is the buffer (uint8), `packets` the records (PACKET_DTYPE), in the packets' order."""
+    """`data` is the buffer (uint8), `packets` the records (PACKET_DTYPE), in the packets' order.
 
-    __slots__ = ("data", "packets")
+    From `free` on the buffer is nobody's: what is made of packets may lie there.
+    """
+
+    __slots__ = ("data", "free", "packets")
 
     def __init__(self, data: Bytes, packets: Any) -> None:
         self.data = data
+        self.free = int(data.shape[0])
         self.packets = packets
 
     def __len__(self) -> int:
@@ -140,8 +144,12 @@ class Batch:
         mark: int = 0,
         ifindex: int = 0,
         cpu: int = 0,
+        spare: bool = False,
     ) -> Batch:
-        """Describe packets where they lie; without `low` and `high` there is no room around them."""
+        """Describe packets where they lie; without `low` and `high` there is no room around them.
+
+        `spare`: what is behind them all in the buffer is free.
+        """
         records = np.zeros(offset.shape[0], PACKET_DTYPE)
         records["offset"] = offset
         records["length"] = length
@@ -154,7 +162,10 @@ class Batch:
         records["cpu"] = cpu
         records["policy"] = -1
         records["bundle"] = -1
-        return cls(data, records)
+        batch = cls(data, records)
+        if spare:
+            batch.free = int(records["high"].max(initial=0))
+        return batch
 
     def packet(self, index: int) -> bytes:
         """The bytes of one packet as they are now."""
@@ -165,8 +176,8 @@ class Batch:
     def append(self, made: Sequence[bytes], origins: Sequence[int]) -> Int64s:
         """Add IP packets that were made of those at `origins`; return their indices.
 
-        What came with the origins comes with them, and nothing has been decided of them. The buffer and the
-        records are new ones afterwards.
+        What came with the origins comes with them, and nothing has been decided of them. The records are new
+        ones afterwards, the buffer may be.
         """
         first, origin = len(self), np.asarray(origins, np.int64)
         more = Batch.pack(made)
@@ -174,9 +185,9 @@ class Batch:
             more.packets[name] = self.packets[name][origin]
         # A packet that was made of a made one is of the same origin.
         more.packets["origin"] = self.packets["origin"][origin]
+        at = self.lay(more.data)
         for name in ("offset", "low", "high"):
-            more.packets[name] += self.data.shape[0]
-        self.data = np.concatenate([self.data, more.data])
+            more.packets[name] += at
         self.packets = longer(self.packets, len(more))
         self.packets[first:] = more.packets
         return np.arange(first, len(self), dtype=np.int64)
@@ -186,9 +197,37 @@ class Batch:
         order: Int64s = np.argsort(self.packets["origin"], kind="stable")
         return order
 
+    def lay(self, made: Bytes) -> int:
+        """Copy bytes to where the buffer is free, in a larger one if need be; return where they begin."""
+        at, end = self.free, self.free + made.shape[0]
+        if end > self.data.shape[0]:
+            larger = np.empty(end, np.uint8)
+            larger[:at] = self.data[:at]
+            self.data = larger
+        self.data[at:end] = made
+        self.free = end
+        return at
+
+    def relaid(self, data: Bytes) -> None:
+        """Have another buffer, in which the packets lie now and nothing is free."""
+        self.data, self.free = data, int(data.shape[0])
+
+    def keep(self, those: Int64s) -> None:
+        """Leave only the packets with these indices, in this order."""
+        # An index copies records field by field, ten times as slow.
+        self.packets = self.packets.take(those)
+
     def select(self, low: int, high: int) -> Batch:
         """Packets [low, high) as a batch over the same memory."""
         return Batch(self.data, self.packets[low:high])
+
+
+@compiled(numba.void(PACKETS, I64S))
+def note_owners(packets: Any, owners: Int64s) -> None:
+    """Write the owner of each packet's socket into its record."""
+    for i in range(packets.shape[0]):
+        number = packets[i]["socket"]
+        packets[i]["owner"] = owners[number] if 0 < number < owners.shape[0] else 0
 
 
 @compiled(numba.void(PACKETS, I64S))

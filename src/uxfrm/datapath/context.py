@@ -10,7 +10,7 @@ import numpy as np
 
 from uxfrm.datapath import esp
 from uxfrm.datapath.ah import Authenticator
-from uxfrm.datapath.batch import Batch, Int64s, count_outcomes
+from uxfrm.datapath.batch import Batch, Int64s, count_outcomes, note_owners
 from uxfrm.datapath.crypto.keyring import Keyring
 from uxfrm.datapath.flowtable import KEY_COLUMNS, FlowTable
 from uxfrm.datapath.fragments import Fragments
@@ -74,9 +74,11 @@ class Context:
         self.now = 0.0
         self.held = Held()
         self.iptfs = IpTfs()
-        # Fragments for this host, and those of packets that it sent, which are only looked at.
+        # Fragments for this host, and those of packets that it sent: these are only looked at, or were made
+        # before they came here (`cut_before`) and are to be protected as the whole packets that they were.
         self.fragments = Fragments()
         self.sent_fragments = Fragments()
+        self.cut_before = False
         # ICMP errors about fragments, that are to be sent.
         self.answers: deque[bytes] = deque(maxlen=_ANSWERS_MAX)
         self.icmp_allowance = Allowance()
@@ -141,7 +143,8 @@ class Context:
         self.fit(batch)
         if len(self._slots) > 2 * len(self.policies) + _SLOTS_START or len(self._details) > _DETAILS_MAX:
             self.forget()
-        self.sockets.stamp(batch.packets)
+        if self.sockets.owned:
+            note_owners(batch.packets, self.sockets.owners)
 
     def finish(self, batch: Batch) -> None:
         """Count every packet once, by its outcome."""

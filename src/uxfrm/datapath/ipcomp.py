@@ -128,7 +128,7 @@ def _still_compressed(rows: Any, packets: Any, jobs: Int64s) -> Int64s:
 
 def _move(batch: Batch, grown: list[tuple[Int64s, bytes]]) -> None:
     """Give packets a place of their own, with the usual room around."""
-    at, parts = batch.data.shape[0], [batch.data]
+    at, parts = batch.free, list[Bytes]()
     for job, made in grown:
         packet = batch.packets[job[_PACKET]]
         offset, start = int(packet["offset"]), int(job[TEXT])
@@ -143,7 +143,7 @@ def _move(batch: Batch, grown: list[tuple[Int64s, bytes]]) -> None:
         job[TEXT] += moved
         at += HEADROOM + start - offset + len(made) + TAILROOM
         packet["high"] = at
-    batch.data = np.concatenate(parts)
+    batch.lay(np.concatenate(parts))
 
 
 # -- output

@@ -76,9 +76,7 @@ def _append(taking: _Taking, agains: int) -> int:
     context, batch, number = taking.context, taking.batch, taking.number
     if not number:
         return agains
-    first, extra = len(batch), batch.data.shape[0]
-    if taking.used:
-        batch.data = np.concatenate([batch.data, context.iptfs.extra[: taking.used]])
+    first, extra = len(batch), batch.lay(context.iptfs.extra[: taking.used])
     packets = batch.packets = longer(batch.packets, number)
     context.grow(len(batch))
     agains, fragments = aggfrag.describe(
@@ -183,7 +181,7 @@ def _let_out(taking: _Taking, i: int, ready: list[Kept]) -> None:
 def put(batch: Batch, kept: list[Kept], time_s: int) -> Int64s:
     """Append payloads that waited, to be taken apart; return their indices."""
     first, made = len(batch), Batch.pack([one.data for one in kept])
-    at = batch.data.shape[0]
+    at = batch.lay(made.data)
     for name in ("offset", "low", "high"):
         made.packets[name] += at
     places = made.packets[_WHERE].copy()
@@ -191,7 +189,6 @@ def put(batch: Batch, kept: list[Kept], time_s: int) -> Int64s:
         made.packets[number] = one.record
     made.packets[_WHERE] = places
     made.packets["time"], made.packets["outcome"] = time_s, Outcome.IN_IPTFS
-    batch.data = np.concatenate([batch.data, made.data])
     batch.packets = longer(batch.packets, len(made))
     batch.packets[first:] = made.packets
     return np.arange(first, len(batch), dtype=np.int64)

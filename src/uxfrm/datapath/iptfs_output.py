@@ -45,7 +45,7 @@ def put_by(context: Context, bundles: Int64s, batch: Batch, slots: list[int]) ->
 
 def _chunk(context: Context, bundles: Int64s, batch: Batch, part: Int64s) -> Chunk:
     packets = batch.packets
-    records = packets[part]
+    records = packets.take(part)
     packets["outcome"][part] = Outcome.OUT_IPTFS_WAITS
     data = np.concatenate([batch.data[p["offset"] : p["offset"] + p["length"]] for p in records])
     highs = np.cumsum(records["length"])
@@ -119,6 +119,7 @@ def put_together(context: Context, bundles: Int64s, batch: Batch, slots: list[in
     packets = longer(batch.packets, number)
     aggregate.fill(bundles, batch.data, batch.packets, outers, pieces, number, laid, kept, packets[first:])
     aggregate.relay(batch.data, packets[:first], laid)
-    batch.data, batch.packets = laid, packets
+    batch.relaid(laid)
+    batch.packets = packets
     context.grow(len(batch))
     return np.arange(first, len(batch), dtype=np.int64)

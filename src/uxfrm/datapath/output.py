@@ -35,7 +35,7 @@ from uxfrm.datapath.modes import (
     transport_header,
     write_length,
 )
-from uxfrm.datapath.runs import DEPTH, GENID, MTU, PATH, ROW
+from uxfrm.datapath.runs import DEPTH, GENID, MTU, PATH, ROW, TCP
 from uxfrm.model.outcome import Outcome
 from uxfrm.tables.rows import REPLAY_ESN, ROWS, TRANSFORM_AH, TRANSFORM_COMP, TRANSFORM_ESP
 
@@ -54,7 +54,7 @@ _FRAGMENTED = int(Outcome.OUT_FRAGMENTED)
 _OUTER_TOO_BIG = int(Outcome.OUT_OUTER_TOO_BIG)
 
 _VALID = 1
-_ESP = 50
+_ESP, _TCP = 50, 6
 _SEQ_MASK = 0xFFFFFFFF
 _OSEQ_MAY_WRAP = 2
 IPV6_MIN_MTU = 1280
@@ -253,6 +253,10 @@ def begin(
         p["pathgen"][depth] = rows[row]["genid"]
         p["depth"] = depth + 1
         mtu = bundles[b, MTU + depth]
+        tcp = bundles[b, TCP]
+        if tcp and p["length"] > tcp and p["proto"] == _TCP and p["family"] == AF_INET6 and not depth:
+            p["outcome"] = _TOO_BIG
+            continue
         if rows[row]["mode"] == IPTFS and p["family"]:
             slot = int64(rows[row]["iptfs"])
             p["outcome"] = aggregate.enqueue(sides, links, data, packets, i, slot, mtu, depth)

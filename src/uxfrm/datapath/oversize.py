@@ -20,11 +20,13 @@ from uxfrm.datapath.divide import divide
 from uxfrm.datapath.headers import AF_INET6, parse
 from uxfrm.model.address import Address
 from uxfrm.model.flow import PROTO_TCP
-from uxfrm.model.outcome import Outcome
+from uxfrm.model.outcome import Outcome, Verdict
 from uxfrm.model.template import Mode
 
 # What the fragments of a protected packet have of its record.
 _OF_WHOLE = ("policy", "detail", "bundle", "depth", "path", "pathgen", "spi", "seq", "seq_hi")
+
+_CLEAR = {int(outcome) for outcome in Outcome if outcome.verdict is Verdict.CLEAR}
 
 
 def too_big(context: Context, batch: Batch, refused: Iterable[tuple[int, int]]) -> None:
@@ -158,4 +160,28 @@ def divide_outer(context: Context, bundles: Int64s, batch: Batch) -> None:
     for name in _OF_WHOLE:
         pieces[name] = batch.packets[name][whole]
     pieces["outcome"] = Outcome.SENT
+    count_outcomes(pieces, context.totals)
+
+
+def divide_clear(context: Context, batch: Batch, joined: Iterable[int]) -> None:
+    """Append the fragments of packets that came in some, go in clear, and are too large for their path."""
+    sized = []
+    for i in joined:
+        packet = batch.packets[i]
+        mtu = context.mtus.of(icmp.destination_of(batch.packet(i)))
+        if packet["outcome"] in _CLEAR and 0 < mtu < packet["length"]:
+            sized.append((i, mtu))
+    if not sized:
+        return
+    first = len(batch)
+    whole = _append_pieces(context, batch, sized)
+    for i in range(first, len(batch)):
+        parse(batch.data, batch.packets, i)
+    pieces = batch.packets[first:]
+    for name in ("outcome", "policy", "detail", "bundle"):
+        pieces[name] = batch.packets[name][whole]
+    for i, _ in sized:
+        context.totals[batch.packets[i]["outcome"]] -= 1
+        batch.packets[i]["outcome"] = Outcome.CLEAR_FRAGMENTED
+        context.totals[Outcome.CLEAR_FRAGMENTED] += 1
     count_outcomes(pieces, context.totals)

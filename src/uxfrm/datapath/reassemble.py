@@ -7,9 +7,11 @@ addresses, those that may carry IPsec are taken as its own.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
-from uxfrm.datapath import icmp
+from uxfrm.datapath import icmp, output
 from uxfrm.datapath import input as layer
 from uxfrm.datapath.batch import Batch, Int64s
 from uxfrm.datapath.context import Context
@@ -34,11 +36,33 @@ def collect(
     Packets that are whole now and carry IPsec, or UDP for one of `ports`, join active[:count]. `sent` ones
     are the host's own, that are only looked at.
     """
+    for i in _join(context, batch, lambda i: _ours(context, batch, i, sent), sent):
+        if _classify(batch, i, ports):
+            active[count] = i
+            count += 1
+    active[:count].sort()
+    return count
+
+
+def collect_own(context: Context, batch: Batch) -> list[int]:
+    """On the way out, keep the fragments of the host's own datagrams; return which packets are whole now.
+
+    Linux cuts its own datagrams behind XFRM. Where somebody has cut them before, this makes up for it.
+    """
+    whole = _join(context, batch, lambda i: bool(_is_own(context, batch, i, 12, 8)), sent=True)
+    for i in whole:
+        output.classify(batch.data, batch.packets[i : i + 1])
+        batch.packets[i]["origin"] = i
+    return whole
+
+
+def _join(context: Context, batch: Batch, ours: Callable[[int], bool], sent: bool) -> list[int]:
+    """Keep fragments that are `ours`; return which packets are whole now."""
     packets, fragments = batch.packets, context.sent_fragments if sent else context.fragments
     undecided = (packets["fragment"] > 0) & (packets["outcome"] == Outcome.PENDING)
     whole: list[tuple[int, Whole]] = []
     for i in np.flatnonzero(undecided).tolist():
-        if not _ours(context, batch, i, sent):
+        if not ours(i):
             continue
         now = max(context.now, int(packets[i]["time"]))
         _expire(context, fragments, now, sent)
@@ -48,12 +72,7 @@ def collect(
         else:
             packets[i]["outcome"] = found
     _become(batch, whole)
-    for i, _ in whole:
-        if _classify(batch, i, ports):
-            active[count] = i
-            count += 1
-    active[:count].sort()
-    return count
+    return [i for i, _ in whole]
 
 
 def _ours(context: Context, batch: Batch, i: int, sent: bool) -> bool:
@@ -72,10 +91,15 @@ def _ours(context: Context, batch: Batch, i: int, sent: bool) -> bool:
 
 def is_local(context: Context, batch: Batch, i: int) -> bool | None:
     """Whether packet i is for this host; None where nobody knows."""
+    return _is_own(context, batch, i, 16, 24)
+
+
+def _is_own(context: Context, batch: Batch, i: int, at4: int, at6: int) -> bool | None:
+    """Whether an address of packet i is this host's, given where it is in both families; None: unknown."""
     if context.is_local is None:
         return None
     packet = batch.packets[i]
-    at, size = (16, 4) if packet["family"] == 2 else (24, 16)
+    at, size = (at4, 4) if packet["family"] == 2 else (at6, 16)
     at += int(packet["offset"])
     return context.is_local(batch.data[at : at + size].tobytes())
 
@@ -99,8 +123,7 @@ def _become(batch: Batch, whole: list[tuple[int, Whole]]) -> None:
     if not whole:
         return
     made = Batch.pack([found.packet for _, found in whole])
-    at = batch.data.shape[0]
-    batch.data = np.concatenate([batch.data, made.data])
+    at = batch.lay(made.data)
     for (i, found), laid in zip(whole, made.packets, strict=True):
         packet = batch.packets[i]
         for name in ("offset", "low", "high"):

@@ -25,11 +25,13 @@ _STATE_DIR = int(Outcome.OUT_STATE_DIR)
 _VALID = 1
 
 # Columns of a bundle: transforms, head and tail room, then per transform row, genid, MTU for the payload and
-# whether the state was dying; at last the path's MTU, 0 where nobody knows.
+# whether the state was dying; the path's MTU, 0 where nobody knows; at last the longest IPv6 packet of TCP
+# that is not answered, 0 where TCP knows what IPsec adds.
 DEPTH, HEAD, TAIL = 0, 1, 2
 ROW, GENID, MTU, DYING = 3, 9, 15, 21
 PATH = 27
-BUNDLE_COLUMNS = 28
+TCP = 28
+BUNDLE_COLUMNS = 29
 
 
 @compiled(numba.boolean(ROWS, JOBS, int64))

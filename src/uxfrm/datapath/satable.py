@@ -9,9 +9,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numba import int64
 
+from uxfrm.compiled import compiled
 from uxfrm.datapath import ah
-from uxfrm.datapath.batch import Int64s
+from uxfrm.datapath.batch import I64S, Int64s
 from uxfrm.datapath.carriers import added
 from uxfrm.model import algorithm as algo
 from uxfrm.model.address import AF_INET, AF_INET6
@@ -141,9 +143,20 @@ def go_on(state: State, used: int, salt: bytes) -> None:
 
 def numbers_used(rows: Any, those: Int64s) -> Int64s:
     """How many numbers the states of these rows have used."""
-    x = rows[those]
-    used: Int64s = np.where(x["esn"] > 0, x["oseq_hi"], x["wraps"]) << 32 | x["oseq"]
+    esn, high, wraps, oseq = (rows[name][those] for name in ("esn", "oseq_hi", "wraps", "oseq"))
+    used: Int64s = np.where(esn > 0, high, wraps) << 32 | oseq
     return used
+
+
+@compiled(int64(r.ROWS, I64S, I64S, int64))
+def any_near(rows: Any, those: Int64s, ends: Int64s, margin: int) -> int:
+    """1 where a state of these rows has less than `margin` numbers left up to its end."""
+    for k in range(those.shape[0]):
+        x = rows[those[k]]
+        high = x["oseq_hi"] if x["esn"] else x["wraps"]
+        if (high << 32 | x["oseq"]) > ends[k] - margin:
+            return 1
+    return 0
 
 
 def uninstall(state: State, keyring: Keyring) -> None:

@@ -15,6 +15,7 @@ from uxfrm.datapath.crypto.batch import seal
 from uxfrm.datapath.embedded import embedded_flow
 from uxfrm.datapath.flowtable import ANY_GENERATION, OUTPUT, cpu_of, flow_key, look_up
 from uxfrm.datapath.held import Queue
+from uxfrm.datapath.reassemble import collect_own
 from uxfrm.datapath.resolve import MUST_ASK, Acquire, Resolution, takes_icmp
 from uxfrm.datapath.routed import Asker, route
 from uxfrm.datapath.streams import push
@@ -34,11 +35,15 @@ _DEFAULT_MTU = 1500
 
 
 class Bundles:
-    """The state combinations in use, as rows of an array that the compiled path reads."""
+    """The state combinations in use, as rows of an array that the compiled path reads.
+
+    `answers_tcp`: see Namespace.
+    """
 
     def __init__(self) -> None:
         self.rows: Int64s = np.zeros((_BUNDLES_START, runs.BUNDLE_COLUMNS), np.int64)
         self._of: dict[tuple[int, ...], int] = {}
+        self.answers_tcp = False
 
     def __len__(self) -> int:
         return len(self._of)
@@ -59,8 +64,7 @@ class Bundles:
             self._of[key] = found
         return found
 
-    @staticmethod
-    def _write(row: Int64s, states: tuple[State, ...], path_mtu: int) -> None:
+    def _write(self, row: Int64s, states: tuple[State, ...], path_mtu: int) -> None:
         row[:] = 0
         row[runs.DEPTH] = len(states)
         row[runs.HEAD] = sum(satable.header_bytes(state) for state in states)
@@ -79,6 +83,8 @@ class Bundles:
                 row[runs.MTU + depth] = limit
             if state.config.mode == Mode.IPTFS:
                 limit = satable.inner_mtu(state, limit)
+        if self.answers_tcp and limit >= layer.IPV6_MIN_MTU and states[0].config.mode == Mode.TRANSPORT:
+            row[runs.TCP] = limit
 
 
 def send(context: Context, bundles: Bundles, batch: Batch, hold: bool = True) -> None:
@@ -86,8 +92,8 @@ def send(context: Context, bundles: Bundles, batch: Batch, hold: bool = True) ->
 
     With `hold` some may be kept for later; see `release`.
 
-    1. IP headers  2. flows to bundles  3. run by run: what is not decided or not valid any more is decided,
-    transforms, innermost first  4. counters
+    1. IP headers, fragments of the host's own  2. flows to bundles  3. run by run: what is not decided or
+    not valid any more is decided, transforms, innermost first  4. counters
     Packets fare as if each had been a batch of its own: what one does to a state ends its run.
     """
     context.start(batch)
@@ -95,6 +101,7 @@ def send(context: Context, bundles: Bundles, batch: Batch, hold: bool = True) ->
         bundles.clear()
         context.forget()
     layer.classify(batch.data, batch.packets)
+    joined = collect_own(context, batch) if context.cut_before else []
     flows, count = context.flows, len(batch)
     missed = _look_up(context, batch, context.every, count, context.missed)
     flows.hits += count - missed
@@ -108,6 +115,8 @@ def send(context: Context, bundles: Bundles, batch: Batch, hold: bool = True) ->
     context.finish(batch)
     if _too_large(context.totals) != before:
         _divide(context, bundles, batch, hold)
+    if joined:
+        oversize.divide_clear(context, batch, joined)
 
 
 def _too_large(totals: Int64s) -> int:
@@ -368,7 +377,7 @@ def _make_room(bundles: Bundles, batch: Batch) -> None:
         data[new : new + length] = batch.data[old : old + length]
     packets["nexthdr"] += lows + head - packets["offset"]
     packets["offset"], packets["low"], packets["high"] = lows + head, lows, highs
-    batch.data = data
+    batch.relaid(data)
 
 
 def _wrap(context: Context, bundles: Bundles, batch: Batch, active: Int64s, start: int) -> tuple[int, int]:

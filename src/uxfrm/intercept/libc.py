@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import ctypes
 import os
+import struct
 from collections.abc import Iterable
+from typing import NamedTuple
 
 LIBC = ctypes.CDLL(None, use_errno=True)
 
 _PR_SET_NO_NEW_PRIVS = 38
+_CAPABILITIES = struct.pack("=Ii", 0x20080522, 0)  # _LINUX_CAPABILITY_VERSION_3, the calling thread
 _PIDFD_GETFD = 438  # the same on all processors
 _SFD_FLAGS = os.O_CLOEXEC | os.O_NONBLOCK
 _SIGSET_BYTES = 128
@@ -46,9 +49,40 @@ def failed() -> OSError:
     return OSError(number, os.strerror(number))
 
 
+def prctl(option: int, value: int, argument: int = 0) -> int:
+    """prctl(2), all of whose arguments the kernel takes as long ones. Raises OSError."""
+    found = int(LIBC.prctl(option, *map(ctypes.c_ulong, (value, argument, 0, 0))))
+    if found < 0:
+        raise failed()
+    return found
+
+
 def no_new_privileges() -> None:
     """What seccomp asks of a process that is not privileged: exec gives no rights any more."""
-    if LIBC.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0):
+    prctl(_PR_SET_NO_NEW_PRIVS, 1)
+
+
+class Capabilities(NamedTuple):
+    """A thread's capability sets, bit n for capability n."""
+
+    effective: int
+    permitted: int
+    inheritable: int
+
+
+def capget() -> Capabilities:
+    """The calling thread's capabilities. Raises OSError."""
+    data = ctypes.create_string_buffer(24)
+    if LIBC.capget(_CAPABILITIES, data):
+        raise failed()
+    words = struct.unpack("=6I", data.raw[:24])
+    return Capabilities(*(low | high << 32 for low, high in zip(words[:3], words[3:], strict=True)))
+
+
+def capset(sets: Capabilities) -> None:
+    """Change the calling thread's capabilities, and those of no other. Raises OSError."""
+    words = [part >> shift & 0xFFFFFFFF for shift in (0, 32) for part in sets]
+    if LIBC.capset(_CAPABILITIES, struct.pack("=6I", *words)):
         raise failed()
 
 

@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, Self
 
-from pyroute2 import IPRoute, netns
+from pyroute2 import IPRoute, NFCTSocket, netns
 
 from uxfrm.lab import names
 from uxfrm.lab.plan import ROUTER, Interface, Link, Plan
@@ -20,9 +20,12 @@ _SYSCTLS = {
     "net/ipv6/conf/default/accept_dad": "0",  # link-local addresses are usable at once
 }
 _FORWARDING = ("net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding")
-_MASQUERADE = """table ip uxfrm-lab {{
+_MASQUERADE = """add table ip uxfrm-lab
+delete table ip uxfrm-lab
+table ip uxfrm-lab {{
   chain out {{
     type nat hook postrouting priority srcnat;
+    oifname {{ {names} }} meta l4proto udp masquerade {ports}
     oifname {{ {names} }} masquerade
   }}
 }}
@@ -133,9 +136,16 @@ class Lab:
                 family = 10 if ":" in route.via else 2
                 ip.route("add", dst=route.to, gateway=route.via, family=family)
 
-    def _masquerade(self) -> None:
-        rules = _MASQUERADE.format(names=", ".join(f'"{name}"' for name in self.plan.masquerade))
+    def _masquerade(self, ports: str = "") -> None:
+        quoted = ", ".join(f'"{name}"' for name in self.plan.masquerade)
+        rules = _MASQUERADE.format(names=quoted, ports=ports)
         subprocess.run(self.command(ROUTER, "nft", "-f", "-"), input=rules.encode(), check=True)
+
+    def remap(self, port: int) -> None:
+        """Let the NAT forget what it knew, and give everybody's UDP this port, as after a restart."""
+        self._masquerade(f"to :{port}")
+        with self.inside(ROUTER), NFCTSocket() as conntrack:
+            conntrack.flush()
 
     def shrink(self, mtu: int) -> None:
         """Let the router's link to the second end take less from now on."""

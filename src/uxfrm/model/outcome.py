@@ -426,6 +426,11 @@ class Outcome(IntEnum):
         None,
         "larger than the tunnel's MTU, and this host's own: its fragments are protected one by one",
     )
+    CLEAR_FRAGMENTED = (
+        Verdict.SPLIT,
+        None,
+        "in clear; it came in fragments, was put together to be judged, and goes in fragments again",
+    )
     ICMP_TOO_BIG = (
         Verdict.RETURNED,
         None,

@@ -129,8 +129,7 @@ class Host:
         """Report on what the path had kept of earlier frames, as of the frame before which it went on."""
         for batch in self.namespace.arrived():
             chosen = np.full(len(batch), before, np.int64)
-            order = batch.in_order()
-            batch.packets = batch.packets[order]
+            batch.keep(batch.in_order())
             yield self._part(frames, batch, self._outer_heads(batch), chosen, IN)
 
     def _outer_heads(self, batch: Batch) -> npt.NDArray[np.uint8]:
@@ -190,7 +189,8 @@ class Host:
             # What was made of a frame is told behind it, as of the same frame.
             order = batch.in_order()
             origin = batch.packets["origin"][order]
-            batch.packets, heads, chosen = batch.packets[order], heads[origin], chosen[origin]
+            heads, chosen = heads[origin], chosen[origin]
+            batch.keep(order)
         return Part(batch, heads, chosen + frames.number, frames.time_ns[chosen], way)
 
 

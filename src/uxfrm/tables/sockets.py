@@ -10,7 +10,6 @@ one after each change, so that nothing decided before the change is found again.
 from __future__ import annotations
 
 import heapq
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -80,9 +79,7 @@ class Sockets:
             return None
         return policy
 
-    def stamp(self, packets: Any) -> None:
-        """Write the owner of each packet's socket into its record; nothing where no socket ever had one."""
-        if self._last_owner:
-            numbers = packets["socket"]
-            known = (numbers > 0) & (numbers < self.owners.shape[0])
-            packets["owner"] = self.owners[np.where(known, numbers, 0)]
+    @property
+    def owned(self) -> bool:
+        """True once any socket has had a policy of its own."""
+        return self._last_owner > 0

@@ -1,26 +1,28 @@
-"""strongSwan's charon on a host of the laboratory, driven by swanctl."""
+"""strongSwan's charon, driven by swanctl."""
 
 from __future__ import annotations
 
 import os
 import signal
 import subprocess
-from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from daemon.laboratory import ADDRESS, NET, OTHER, SECRET, Laboratory, wait
+from ike.connection import SECRET, Connection, Start
+from waiting import until
 
-_CHARON = "/usr/lib/ipsec/charon"
+CHARON = "/usr/lib/ipsec/charon"
 _STRONGSWAN_CONF = """
 charon {{
   load = random nonce openssl aes sha1 sha2 hmac pem kernel-netlink socket-default vici kdf
   install_routes = no
+  interfaces_ignore = lan,uxfrm0
   retransmit_timeout = 1
   retransmit_base = 1
   retransmit_tries = 3
-  delete_rekeyed_delay = 1
+  delete_rekeyed_delay = {linger}
   filelog {{ f {{
-    path = {dir}/log
+    path = {dir}/charon.log
     default = 1
     knl = 1
     flush_line = yes
@@ -30,23 +32,27 @@ charon {{
 """
 _SWANCTL_CONF = """
 connections {{ c {{
-  local_addrs = {me}
-  remote_addrs = {peer}
+  local_addrs = {c.me}
+  remote_addrs = {c.peer}
   version = 2
   proposals = aes128-sha256-modp2048
-  dpd_delay = {dpd_delay}
+  dpd_delay = {s.dpd_delay}
+  keyingtries = 0
   local {{
     auth = psk
-    id = {host}
+    id = {c.name}
   }}
-  remote {{ auth = psk }}
+  remote {{
+    auth = psk
+    id = {c.other}
+  }}
   children {{
     tunnel {{
       mode = tunnel
-      local_ts = {net}
-      remote_ts = {other}
+      local_ts = {c.net}
+      remote_ts = {c.other_net}
       esp_proposals = aes128gcm16
-      dpd_action = clear
+      dpd_action = {s.dpd_action}
     }}
     transport {{
       mode = transport
@@ -58,35 +64,41 @@ secrets {{ ike {{ secret = "{secret}" }} }}
 """
 
 
+@dataclass(frozen=True)
+class Settings:
+    """What it does about a peer that is silent for `dpd_delay` seconds (0: it does not ask).
+
+    `linger`: seconds for which a CHILD_SA that was rekeyed still takes what is under way.
+    """
+
+    dpd_delay: int = 0
+    dpd_action: str = "clear"
+    linger: int = 1
+
+
+def configure(folder: Path, own: Path, connection: Connection, settings: Settings) -> None:
+    """Write a charon's files to `folder`; `own` is the folder where it writes itself."""
+    (folder / "strongswan.conf").write_text(_STRONGSWAN_CONF.format(dir=own, linger=settings.linger))
+    connections = _SWANCTL_CONF.format(c=connection, s=settings, secret=SECRET)
+    (folder / "swanctl.conf").write_text(connections)
+
+
 class Charon:
-    """A charon that is ready; `before` is what starts it, `dpd_delay` in seconds or 0. `served`: not by the
-    machine's kernel."""
+    """A charon that is ready, with its files in `folder`."""
 
     def __init__(
-        self,
-        laboratory: Laboratory,
-        host: str,
-        before: Sequence[str] = (),
-        dpd_delay: int = 0,
-        served: bool = True,
+        self, folder: Path, start: Start, connection: Connection, settings: Settings | None = None
     ) -> None:
-        self._here = laboratory.root / host
-        conf = self._here / "strongswan.conf"
-        conf.write_text(_STRONGSWAN_CONF.format(dir=self._here))
-        begin = laboratory.serve if served else laboratory.start
-        self._started = begin(host, *before, _CHARON, STRONGSWAN_CONF=str(conf))
-        wait((self._here / "vici").exists)
-        other = OTHER[host]
-        connections = _SWANCTL_CONF.format(
-            me=ADDRESS[host],
-            peer=ADDRESS[other],
-            host=host,
-            net=NET[host],
-            other=NET[other],
-            dpd_delay=dpd_delay,
-            secret=SECRET,
-        )
-        (self._here / "swanctl.conf").write_text(connections)
+        self._here = folder
+        self._start = start
+        configure(folder, folder, connection, settings or Settings())
+        self.begin()
+
+    def begin(self) -> None:
+        """Start it, for the first time or again."""
+        (self._here / "vici").unlink(missing_ok=True)
+        self._started = self._start(CHARON, STRONGSWAN_CONF=str(self._here / "strongswan.conf"))
+        until((self._here / "vici").exists)
         self.swanctl("--load-all", "--file", str(self._here / "swanctl.conf"))
 
     def swanctl(self, *words: str) -> str:
@@ -94,7 +106,8 @@ class Charon:
         line = ["swanctl", *words, "--uri", f"unix://{self._here / 'vici'}"]
         done = subprocess.run(line, capture_output=True, text=True, timeout=60, check=False)
         if done.returncode:
-            raise SystemExit(f"{line}: {done.stdout[-2000:]} {done.stderr[-2000:]}")
+            said = (done.stdout, done.stderr, "\n".join(self.log()))
+            raise SystemExit(f"{line}: {' '.join(text[-2000:] for text in said)}")
         return done.stdout
 
     def stop(self) -> None:
@@ -111,7 +124,7 @@ class Charon:
 
     def log(self) -> list[str]:
         """What it has written, line by line."""
-        return (self._here / "log").read_text().splitlines()
+        return (self._here / "charon.log").read_text().splitlines()
 
     def complaints(self) -> list[str]:
         """What it did not like about the kernel."""
