@@ -128,16 +128,14 @@ def test_udp_datagrams(case: Case, family: int) -> None:
     assert case.only_sealed() > 10  # datagrams for one way leave together, and are seen as one
 
 
-def test_every_packet_of_an_attachment_is_in_a_figure(case: Case) -> None:
+def test_what_attachments_carry_is_counted(case: Case) -> None:
     before = client.statistics(case.left.path).attachments
     assert answers(case.lab, "a", case.address(4), "-c4", "-i0.05")
     after = client.statistics(case.left.path).attachments
-    moved = {
-        name: (now.received - before[name].received, now.sent - before[name].sent)
-        for name, now in after.items()
-        if now != before[name]
-    }
-    assert sum(received for received, _ in moved.values()) == sum(sent for _, sent in moved.values()) == 8
+    # the kernel looks for routers at times, hence more
+    for way in ("received", "sent"):
+        assert sum(getattr(now, way) - getattr(before[name], way) for name, now in after.items()) >= 8
+    assert {name: now for name, now in after.items() if now.full or now.refused or now.malformed} == {}
     kinds = {name.split()[0] for name in after}
     assert kinds >= ({"nfqueue", "raw"} if case.setup.queues else {"tun"})
 
