@@ -56,13 +56,20 @@ test-kernel: test-packages $(STAMP)
 	@echo "==> Linux 6.12 for the tests"
 	@PYTHONPATH=tests $(BIN)/python -m linux.build
 
-test: test-packages $(STAMP) lint test-kernel
-	@echo "==> tests: compiled, every engine"
-	@$(BIN)/pytest
-	@echo "==> tests: compiled, without libipsec-mb"
-	@UXFRM_ENGINES=libcrypto,libnettle $(BIN)/pytest -m "not linux and not tshark"
-	@echo "==> tests: interpreted (NUMBA_DISABLE_JIT=1), what does not need a kernel or minutes"
-	@NUMBA_DISABLE_JIT=1 $(BIN)/pytest -m "not linux and not tshark and not compiled"
+# Side by side, since most of what asks a kernel is waiting:
+#   linux        what asks a real kernel, or starts programs in networks of its own
+#   plain        all else: compiled with every engine, without libipsec-mb, and interpreted (without what takes minutes)
+test: test-packages $(STAMP) lint
+	@echo "==> compiling"
+	@$(BIN)/python scripts/compile
+	@echo "==> tests"
+	@$(BIN)/python scripts/lanes \
+	    linux='$(MAKE) --no-print-directory test-kernel; $(BIN)/pytest -m "linux or tshark"' \
+	    plain='$(BIN)/pytest -m "not linux and not tshark"; \
+	        echo "==> without libipsec-mb"; \
+	        UXFRM_ENGINES=libcrypto,libnettle $(BIN)/pytest -m "not linux and not tshark"; \
+	        echo "==> interpreted"; \
+	        NUMBA_DISABLE_JIT=1 $(BIN)/pytest -m "not linux and not tshark and not compiled"'
 
 bench: test-packages $(STAMP)
 	@mkdir -p bench/results

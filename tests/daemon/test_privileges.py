@@ -18,7 +18,7 @@ from uxfrm.iproute2.execute import execute
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root has rights to give up")
 
-_SYS_PTRACE = 19
+_NET_ADMIN, _SYS_PTRACE = 12, 19
 _NO_RIGHTS = ("setpriv", "--bounding-set=-all", "--inh-caps=-all")
 
 
@@ -36,6 +36,16 @@ def test_tables_need_no_rights_but_to_ask_about_visitors(
     assert found == exactly(*kept)
     assert not memory
     assert (tmp_path / "state" / "policies").exists()
+
+
+@pytest.mark.linux
+def test_root_of_a_user_namespace_has_all_that_it_takes(tmp_path: Path) -> None:
+    with Daemon(tmp_path, "--attach", "nfqueue", prefix=("unshare", "-Urn")) as daemon:
+        found = rights(daemon.process.pid)
+        with client.connect(daemon.path) as tables:
+            execute(parse_words(["xfrm", "policy", "add", "dir", "out", "action", "block"]), tables)
+    assert found == exactly(_NET_ADMIN)
+    assert daemon.code == 0
 
 
 def _read_without_rights(pid: int) -> str:

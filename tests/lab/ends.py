@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from lab.forker import Forked, Forker
 from uxfrm.daemon import client
 from uxfrm.iproute2.commands import parse_words
 from uxfrm.iproute2.execute import execute
@@ -23,14 +24,18 @@ UXFRM = [sys.executable, "-m", "uxfrm.cli.main"]
 
 
 class End:
-    """A daemon on a node."""
+    """A daemon on a node. With a forker it starts in a moment, as often as it has to."""
 
-    def __init__(self, lab: Lab, node: str, folder: Path, *options: str) -> None:
+    def __init__(
+        self, lab: Lab, node: str, folder: Path, *options: str, forker: Forker | None = None
+    ) -> None:
         self.lab, self.node = lab, node
         self.folder = folder / node
         self.folder.mkdir(exist_ok=True)
         self.path = self.folder / "socket"
         self._options = options
+        self._forker = forker
+        self.process: subprocess.Popen[bytes] | Forked
         self.begin()
 
     def begin(self) -> None:
@@ -40,10 +45,13 @@ class End:
         self._told = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._told.bind(str(ready))
         self._told.settimeout(180)
-        command = [*UXFRM, "daemon", "--socket", str(self.path), *self._options]
+        arguments = ["daemon", "--socket", str(self.path), *self._options]
+        if self._forker is not None:
+            self.process = self._forker.start(arguments, self._log(), {"NOTIFY_SOCKET": str(ready)})
+            return
         with self._log().open("ab") as log:
             environment = os.environ | {"NOTIFY_SOCKET": str(ready)}
-            self.process = self.lab.start(self.node, *command, said=log, env=environment)
+            self.process = self.lab.start(self.node, *UXFRM, *arguments, said=log, env=environment)
 
     def wait(self) -> None:
         """Wait until the daemon is ready."""

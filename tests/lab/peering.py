@@ -55,8 +55,7 @@ class Case:
     in_udp: bool = False
     generation: int = 0
 
-    @property
-    def name(self) -> str:
+    def __str__(self) -> str:
         words = [self.mode, f"{self.inner}in{self.outer}" if self.tunnels else str(self.outer)]
         words += [suite.name for suite in self.suites]
         return " ".join([*words, *["esn"] * self.esn, *["udp"] * self.in_udp])
@@ -167,12 +166,16 @@ def _turned(ends: list[str], way: int) -> list[str]:
 
 @dataclass
 class Peering:
-    """uxfrm on the first end, Linux on the second. `before` is what was counted when last asked."""
+    """uxfrm on the first end, Linux on the second.
+
+    `before` is what was counted when last asked; `policies` are those that both have.
+    """
 
     lab: Lab
     uxfrm: End
     linux: LinuxNode
     before: list[dict[str, int]] = field(default_factory=lambda: [{}, {}])
+    policies: list[list[str]] = field(default_factory=list)
 
     @property
     def ends(self) -> tuple[End, LinuxNode]:
@@ -180,11 +183,20 @@ class Peering:
 
     def use(self, case: Case) -> None:
         """Have both ends do this and nothing else; what was counted and seen is forgotten."""
-        for number, end in enumerate(self.ends):
-            end.xfrm("state flush", "policy flush")
-            end.xfrm(*case.states(self.lab.plan), *case.policies(self.lab.plan, number))
+        plan = self.lab.plan
+        policies = [case.policies(plan, number) for number in (0, 1)]
+        for end, lines in zip(self.ends, policies, strict=True):
+            # uxfrm changes the host's rules with each policy, which takes time
+            end.xfrm("state flush", *([] if policies == self.policies else ["policy flush", *lines]))
+            end.xfrm(*case.states(plan))
+        self.policies = policies
         self.counted()
         self.lab.watch.seen()
+
+    def open(self, number: int) -> None:
+        """Take away an end's policies."""
+        self.ends[number].xfrm("policy flush")
+        self.policies = []
 
     def counted(self) -> list[dict[str, int]]:
         """What each end has counted since this was last asked."""

@@ -1,7 +1,7 @@
 """The daemon is killed under traffic, again and again: nothing in clear, no sequence number twice.
 
-UXFRM_CRASHES says how often (the issue's 100 take ten minutes). The moments are random, from a seed that is
-shown where the test fails.
+UXFRM_CRASHES says how often, for a device and for queues. The moments are random, from a seed that is shown
+where the test fails.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from lab.ends import End, answers, silent
+from lab.forker import Forker
 from uxfrm.lab.network import Lab
 from uxfrm.lab.plan import ROUTER, two_gateways
 from uxfrm.lab.setup import Setup, gcm
@@ -25,7 +26,7 @@ from uxfrm.lab.watch import Kind
 
 pytestmark = pytest.mark.linux
 
-CRASHES = int(os.environ.get("UXFRM_CRASHES", "2"))
+CRASHES = int(os.environ.get("UXFRM_CRASHES", "50"))
 _BUFFER_FORCE, _ESP, _IPV4 = 33, 50, 0x0800
 
 
@@ -61,7 +62,11 @@ def states(lab: Lab, number: int) -> list[str]:
 def test_killed_under_traffic(tmp_path: Path, words: tuple[str, ...], seed: int) -> None:
     moments = random.Random(seed)
     with Lab(two_gateways()) as lab:
-        left, right = (End(lab, node, tmp_path, *attach(tmp_path, node, words)) for node in lab.plan.ends)
+        forker = Forker(lab, lab.plan.ends[0])
+        left, right = (
+            End(lab, node, tmp_path, *attach(tmp_path, node, words), forker=one)
+            for node, one in zip(lab.plan.ends, (forker, None), strict=True)
+        )
         left.wait()
         right.wait()
         for number, end in enumerate((left, right)):
@@ -74,9 +79,9 @@ def test_killed_under_traffic(tmp_path: Path, words: tuple[str, ...], seed: int)
             for end in (left, right):
                 end.xfrm("state flush", *states(lab, crash))
             assert answers(lab, "a", lab.plan.address("b"))
-            time.sleep(moments.random() * 0.5)
+            time.sleep(moments.random() * 0.3)
             left.kill()
-            time.sleep(moments.random() * 0.2)
+            time.sleep(moments.random() * 0.1)
             left.begin()
             left.wait()
             assert left.xfrm("state list") == ""
@@ -91,6 +96,7 @@ def test_killed_under_traffic(tmp_path: Path, words: tuple[str, ...], seed: int)
         assert {spi for spi, _ in recorder.seen} == {spi_of(crash) for crash in range(CRASHES)}
         assert max(recorder.seen.values()) == 1
         assert left.stop() == right.stop() == 0
+        forker.close()
         # stopped, and still closed
         assert silent(lab, "a", lab.plan.address("b"))
         check_sealed(lab)

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from lab.ends import End, answers, ends
+from uxfrm.daemon import client
 from uxfrm.lab.network import Lab
 from uxfrm.lab.plan import Plan, two_gateways, two_hosts
 from uxfrm.lab.setup import Setup, gcm
@@ -125,6 +126,20 @@ def test_udp_datagrams(case: Case, family: int) -> None:
     assert said["sum"]["packets"] >= 300  # type: ignore[index]
     assert said["sum"]["lost_packets"] == 0  # type: ignore[index]
     assert case.only_sealed() > 10  # datagrams for one way leave together, and are seen as one
+
+
+def test_every_packet_of_an_attachment_is_in_a_figure(case: Case) -> None:
+    before = client.statistics(case.left.path).attachments
+    assert answers(case.lab, "a", case.address(4), "-c4", "-i0.05")
+    after = client.statistics(case.left.path).attachments
+    moved = {
+        name: (now.received - before[name].received, now.sent - before[name].sent)
+        for name, now in after.items()
+        if now != before[name]
+    }
+    assert sum(received for received, _ in moved.values()) == sum(sent for _, sent in moved.values()) == 8
+    kinds = {name.split()[0] for name in after}
+    assert kinds >= ({"nfqueue", "raw"} if case.setup.queues else {"tun"})
 
 
 def test_a_full_size_packet_that_must_not_be_fragmented_is_told_the_mtu(case: Case) -> None:

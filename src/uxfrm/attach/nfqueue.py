@@ -40,6 +40,7 @@ from uxfrm.attach.attachment import (
     Loss,
     Way,
 )
+from uxfrm.attach.buffers import enlarge
 from uxfrm.attach.many import Receiver
 from uxfrm.attach.pathmtu import path_mtu
 from uxfrm.attach.segments import Segments
@@ -49,7 +50,6 @@ from uxfrm.model.outcome import Verdict
 
 _NETLINK_NETFILTER = 12
 _SOL_NETLINK, _NO_ENOBUFS, _CAP_ACK = 270, 5, 10
-_SO_RCVBUFFORCE, _SO_SNDBUFFORCE = 33, 32
 _BUFFER = 8 << 20
 
 _MESSAGE_MAX = 67_000
@@ -278,13 +278,14 @@ def _bound(number: int, maxlen: int, gso: bool) -> socket.socket:
     kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC
     one = socket.socket(socket.AF_NETLINK, kind, _NETLINK_NETFILTER)
     try:
-        one.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER)
-        one.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, _BUFFER)
+        enlarge(one, receive=_BUFFER, send=_BUFFER)
         one.setsockopt(_SOL_NETLINK, _NO_ENOBUFS, 1)
         one.setsockopt(_SOL_NETLINK, _CAP_ACK, 1)
         one.bind((0, 0))
-        one.sendto(wire.configure(number, wire.BIND, maxlen, gso), (0, 0))
-        _check(one.recv(4096))
+        # The first does nothing, but with the rights: after that EPERM says that the queue is another's.
+        for command, refused in ((wire.PF_BIND, errno.EPERM), (wire.BIND, errno.EBUSY)):
+            one.sendto(wire.configure(number, command, maxlen, gso), (0, 0))
+            _check(one.recv(4096), refused)
         one.setblocking(False)
     except OSError:
         one.close()
@@ -292,14 +293,11 @@ def _bound(number: int, maxlen: int, gso: bool) -> socket.socket:
     return one
 
 
-def _check(answer: bytes) -> None:
-    """Raise OSError unless the answer is an acknowledgement.
-
-    Who got so far has the rights: EPERM says that the queue is another's.
-    """
+def _check(answer: bytes, refused: int) -> None:
+    """Raise OSError unless the answer is an acknowledgement; `refused` is what EPERM means."""
     number = -struct.unpack_from("=i", answer, 16)[0]
     if number:
-        number = errno.EBUSY if number == errno.EPERM else number
+        number = refused if number == errno.EPERM else number
         raise OSError(number, os.strerror(number))
 
 

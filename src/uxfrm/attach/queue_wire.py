@@ -26,7 +26,7 @@ REQUEST, ACK = 0x1, 0x4
 DROP, ACCEPT = 0, 1
 
 GSO_FLAG = 4  # NFQA_CFG_F_GSO
-BIND = 1
+BIND, PF_BIND = 1, 3
 COPY_PACKET = 2
 
 # What becomes of a packet.

@@ -30,6 +30,7 @@ from numba import int64
 
 from uxfrm import compiled as functions
 from uxfrm.attach.attachment import OWN_MARK, AttachmentError, Counts, Loss, Way
+from uxfrm.attach.buffers import enlarge
 from uxfrm.attach.many import CONTROL_MAX, NAME_MAX, Receiver, Sender, control, native32
 from uxfrm.compiled import compiled
 from uxfrm.datapath.batch import DATA, HEADROOM, I64S, TAILROOM, Batch, Bytes, Int64s
@@ -40,7 +41,7 @@ ICMP, ICMPV6 = 1, 58
 """Of these only what says that a packet was too big is received."""
 
 _RAW = 255
-_SO_MARK, _SO_RCVMARK, _SO_RCVBUFFORCE, _SO_SNDBUFFORCE = 36, 75, 33, 32
+_SO_MARK, _SO_RCVMARK = 36, 75
 _IP_PKTINFO, _IP_MTU_DISCOVER, _INTERFACE = 8, 10, 4
 _IPV6_MTU_DISCOVER, _IPV6_HDRINCL, _IPV6_RECVPKTINFO, _IPV6_PKTINFO = 23, 36, 49, 50
 _IPV6_RECVHOPLIMIT, _IPV6_HOPLIMIT, _IPV6_RECVTCLASS, _IPV6_TCLASS = 51, 52, 66, 67
@@ -200,7 +201,7 @@ def _sender(family: int, mark: int) -> socket.socket:
     one = socket.socket(family, socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, _RAW)
     one.setsockopt(socket.SOL_SOCKET, _SO_MARK, mark)
     one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 0)
-    _enlarge(one, socket.SO_SNDBUF, _SO_SNDBUFFORCE)
+    enlarge(one, send=_BUFFER)
     if family == socket.AF_INET:
         one.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _INTERFACE)
     else:
@@ -212,7 +213,7 @@ def _sender(family: int, mark: int) -> socket.socket:
 def _receiver(family: int, protocol: int) -> socket.socket:
     """A socket that gets a protocol's packets, with the interface and mark of each. Raises OSError."""
     one = socket.socket(family, socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, protocol)
-    _enlarge(one, socket.SO_RCVBUF, _SO_RCVBUFFORCE)
+    enlarge(one, receive=_BUFFER)
     if family == socket.AF_INET:
         one.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
     else:
@@ -232,13 +233,6 @@ def _sift(one: socket.socket, protocol: int) -> None:
         blocked = (1 << 256) - 1 - (1 << _TOO_BIG)
         words = (blocked >> 32 * n & 0xFFFFFFFF for n in range(8))
         one.setsockopt(protocol, _ICMP6_FILTER, struct.pack("=8I", *words))
-
-
-def _enlarge(one: socket.socket, plain: int, force: int) -> None:
-    try:
-        one.setsockopt(socket.SOL_SOCKET, force, _BUFFER)
-    except PermissionError:
-        one.setsockopt(socket.SOL_SOCKET, plain, _BUFFER)
 
 
 def _reason(number: int) -> Loss:

@@ -28,11 +28,12 @@ import numpy as np
 
 from uxfrm import compiled
 from uxfrm.attach.attachment import OWN_MARK, AttachmentError, Counts, Loss, Way
+from uxfrm.attach.buffers import enlarge
 from uxfrm.attach.datagrams import COUNT, EACH, FROM, HEAD, HEADS, MARK, TO, Gatherer, Rebuilder
 from uxfrm.datapath.batch import Batch, Bytes, Int64s
 
 _SOL_UDP, _UDP_SEGMENT, _UDP_GRO = 17, 103, 104
-_SO_MARK, _SO_RCVBUFFORCE, _SO_SNDBUFFORCE, _SO_ATTACH_REUSEPORT_CBPF = 36, 33, 32, 51
+_SO_MARK, _SO_ATTACH_REUSEPORT_CBPF = 36, 51
 _IP_TOS, _IP_TTL, _IP_PKTINFO, _IP_MTU_DISCOVER, _IP_RECVTTL, _IP_RECVTOS = 1, 2, 8, 10, 12, 13
 _IPV6_MTU_DISCOVER, _IPV6_RECVPKTINFO, _IPV6_PKTINFO, _IPV6_RECVTCLASS, _IPV6_TCLASS = 23, 49, 50, 66, 67
 _IPV6_RECVHOPLIMIT, _IPV6_HOPLIMIT = 51, 52
@@ -123,11 +124,7 @@ class Udp:
         else:
             for option in (_IPV6_RECVPKTINFO, _IPV6_RECVTCLASS, _IPV6_RECVHOPLIMIT):
                 one.setsockopt(socket.IPPROTO_IPV6, option, 1)
-        for plain, force in ((socket.SO_RCVBUF, _SO_RCVBUFFORCE), (socket.SO_SNDBUF, _SO_SNDBUFFORCE)):
-            try:
-                one.setsockopt(socket.SOL_SOCKET, force, _BUFFER)
-            except PermissionError:
-                one.setsockopt(socket.SOL_SOCKET, plain, _BUFFER)
+        enlarge(one, _BUFFER, _BUFFER)
         try:
             one.setsockopt(socket.SOL_SOCKET, _SO_MARK, self._mark)
         except PermissionError:

@@ -20,9 +20,10 @@ import socket
 import struct
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from uxfrm.attach.attachment import OWN_MARK, AttachmentError, Waitable
+from uxfrm.attach.attachment import OWN_MARK, Attachment, AttachmentError, Counts, Loss, Waitable
+from uxfrm.attach.nfqueue import Queue
 from uxfrm.attach.raw import AH, COMP, ESP, ICMP, ICMPV6, Raw, open_raw
 from uxfrm.attach.rules import QUEUES
 from uxfrm.attach.tun import Tun, open_tun
@@ -36,6 +37,7 @@ from uxfrm.daemon.privileges import Capability, Need
 from uxfrm.daemon.sharing import Key, SharedPorts
 from uxfrm.daemon.surroundings import Surroundings
 from uxfrm.daemon.taken import Taken
+from uxfrm.model.statistics import AttachmentFigures, GatewayFigures, Statistics
 from uxfrm.namespace import Namespace
 
 FORMS = ("nfqueue[=FIRST]", "tun=NAME[,mtu=BYTES]", "udp=PORT", "udp=ike", "raw")
@@ -151,6 +153,7 @@ class Attached:
             for version, family in _VERSIONS.items():
                 self._by_port[version, port, ""] = udp = open_udp(port, family, heeding=self._heeding)
                 self._listen(udp)
+        self._attachments = attachments
         for attachment in attachments:
             self._serve(attachment)
         self.surroundings.watch(self._loop, self._look_again)
@@ -159,7 +162,7 @@ class Attached:
             self._hub.ike = SharedPorts(self._loop, self._by_port, listen, leave, self._heeding)
             self._close.callback(self._hub.ike.close)
         self._hub.sockets.let_by = _let_by
-        self._hub.settle = self.settle
+        self._hub.settle, self._hub.attached = self.settle, self._with_figures
 
     @property
     def rights_to_go_on(self) -> frozenset[Capability]:
@@ -200,7 +203,7 @@ class Attached:
 
     def close(self) -> None:
         """Let everything go; what policies protect stays closed."""
-        self._hub.settle, self._hub.ike, self._hub.sockets.let_by = None, None, None
+        self._hub.settle = self._hub.attached = self._hub.ike = self._hub.sockets.let_by = None
         for udp in self._by_port.values():
             self._unlisten(udp)
             udp.close()
@@ -249,6 +252,32 @@ class Attached:
         except AttachmentError as error:
             logs.error("routes not changed", why=str(error))
 
+    # -- figures
+
+    def _with_figures(self, found: Statistics) -> Statistics:
+        """A namespace's figures, with those of the attachments."""
+        gateway = self.gateway
+        return replace(
+            found,
+            gateway=GatewayFigures(gateway.nowhere, gateway.unclaimed, gateway.failed),
+            attachments={name: _figures(attachment.counts) for name, attachment in self._named()},
+        )
+
+    def _named(self) -> Iterator[tuple[str, Attachment]]:
+        """Every attachment by a name for people."""
+        outlets = self.gateway.outlets
+        for attachment in self._attachments:
+            if isinstance(attachment, Tun):
+                yield f"tun {attachment.name}", attachment
+            elif isinstance(attachment, Queue):
+                yield f"nfqueue {attachment.number}", attachment
+        for version, raw in outlets.wire.items():
+            yield f"raw IPv{version}", raw
+        for (version, port, address), udp in self._by_port.items():
+            yield f"udp {address or ('0.0.0.0' if version == 4 else '[::]')}:{port}", udp
+        for version, raw in outlets.back.items():
+            yield f"raw IPv{version}, answers", raw
+
     # -- ESP in UDP
 
     def _listen(self, udp: Udp) -> None:
@@ -256,6 +285,14 @@ class Attached:
 
     def _unlisten(self, udp: Udp) -> None:
         self._loop.remove_reader(udp.fileno())
+
+
+def _figures(counts: Counts) -> AttachmentFigures:
+    lost = counts.lost
+    return AttachmentFigures(
+        counts.received, counts.sent, lost[Loss.FULL], lost[Loss.TOO_LONG], lost[Loss.REFUSED],
+        lost[Loss.MALFORMED], lost[Loss.FOREIGN],
+    )  # fmt: skip
 
 
 def _let_by(client: socket.socket, in_clear: bool) -> None:

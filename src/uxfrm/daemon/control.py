@@ -126,7 +126,8 @@ class ControlledEngine:
         """As Engine.statistics, of now."""
         self._demand_rights(peer)
         self._hub.clock.tick()
-        return msgspec.json.encode(self._hub.server.namespace.statistics())
+        found = self._hub.server.namespace.statistics()
+        return msgspec.json.encode(self._hub.attached(found) if self._hub.attached else found)
 
     def _demand_rights(self, peer: Peer) -> None:
         if not self._capable(peer):

@@ -18,6 +18,7 @@ from uxfrm.daemon import logs
 from uxfrm.daemon.clientsockets import ClientSockets
 from uxfrm.daemon.sharing import SharedPorts
 from uxfrm.model.error import XfrmError
+from uxfrm.model.statistics import Statistics
 from uxfrm.netlink.server import Port, Server
 
 _DATAGRAM_MAX = 1 << 20
@@ -165,7 +166,7 @@ class Hub:
     """All endpoints of one server on one event loop; no more than `most`.
 
     Where packets are attached, `settle` is called before answers are sent, once for all requests of one turn
-    of the loop, for it may have to wait for the kernel; and `ike` serves UDP_ENCAP.
+    of the loop, for it may have to wait for the kernel; `ike` serves UDP_ENCAP, and `attached` adds figures.
     """
 
     def __init__(self, server: Server, loop: asyncio.AbstractEventLoop, most: int = 1 << 16) -> None:
@@ -176,6 +177,7 @@ class Hub:
         self.clock.passed = self.flush
         self.endpoints: dict[int, Endpoint] = {}
         self.settle: Callable[[], None] | None = None
+        self.attached: Callable[[Statistics], Statistics] | None = None
         self._flushing = False
         self.ike: SharedPorts | None = None
         self.sockets = ClientSockets(server.namespace)

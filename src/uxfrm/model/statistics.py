@@ -5,7 +5,7 @@ All figures are of one moment, and taking them changes nothing. Sizes are in byt
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,8 +140,38 @@ class MemoryFigures:
 
 
 @dataclass(frozen=True, slots=True)
+class AttachmentFigures:
+    """Packets of one attachment since it was opened; the last five are those it lost, by reason.
+
+    `full`: the kernel did not take more then. `too_long`: for the link. `refused`: by the kernel.
+    `malformed`: no IP packets. `foreign`: not for this attachment.
+    """
+
+    received: int
+    sent: int
+    full: int
+    too_long: int
+    refused: int
+    malformed: int
+    foreign: int
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayFigures:
+    """What became of packets between the attachments of a daemon, and has no outcome.
+
+    `nowhere`: no attachment sends their kind. `unclaimed`: came from the network, were not IPsec, and are the
+    kernel's. `lost_batches`: ended by an error, which the log tells.
+    """
+
+    nowhere: int = 0
+    unclaimed: int = 0
+    lost_batches: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Statistics:
-    """Everything."""
+    """Everything. `attachments` by name, `gateway`: of daemons with packets."""
 
     states: StateFigures
     policies: PolicyFigures
@@ -152,3 +182,5 @@ class Statistics:
     keys: KeyFigures
     events: EventFigures
     memory: MemoryFigures
+    gateway: GatewayFigures = field(default_factory=GatewayFigures)
+    attachments: dict[str, AttachmentFigures] = field(default_factory=dict)
