@@ -112,19 +112,6 @@ class Namespace:
 
     # -- packets
 
-    @property
-    def answers_tcp(self) -> bool:
-        """True where TCP of this host does not know what IPsec adds; to be set before any packet comes.
-
-        On Linux it knows (xfrm_mtu), and of transport mode in IPv6 only its packets would be fragmented.
-        Here segments that are too long are answered as IPv4's are, if every link carries what is left.
-        """
-        return self._bundles.answers_tcp
-
-    @answers_tcp.setter
-    def answers_tcp(self, value: bool) -> None:
-        self._bundles.answers_tcp = value
-
     def input(self, batch: Batch) -> None:
         """Take received packets in; see datapath.receive. The batch may be longer afterwards.
 

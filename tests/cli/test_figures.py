@@ -77,6 +77,7 @@ def test_figures_agree_with_ip(at: str) -> None:
 
 
 def test_the_same_figures_as_text(at: str) -> None:
+    assert call([], f"{OURS} state {at} flush")[0] == 0  # larval states end by themselves
     found = json.loads(call([], f"{OURS} stat {at} --full --json")[1])
     out = call([], f"{OURS} stat {at} --full")[1]
     sections = {lines.split("\n")[0]: lines.split("\n")[1:] for lines in out.rstrip("\n").split("\n\n")}

@@ -193,7 +193,7 @@ def test_tcp_that_does_not_know_of_transport_mode_is_told(mtu: int, answered: in
     fragmented = [(0, Outcome.OUT_FRAGMENTED), (0, SENT), (0, SENT)]
     assert ends(send(ns, tcp)) == fragmented  # as Linux does with what it is given
     ns = host(6, mtu, Mode.TRANSPORT)
-    ns.answers_tcp = True
+    ns.path.answers_tcp = True
     batch = send(ns, tcp)
     if not answered:
         assert ends(batch) == fragmented

@@ -105,7 +105,8 @@ def test_traffic_goes_on_when_the_nat_gives_another_port(keyed: Charons) -> None
     before, pings = keyed.spis(), keyed.flow(2)
     keyed.lab.remap(30000)
     until(lambda: all(f"{port} 30000 " in keyed.states(1) for port in ("sport", "dport")))
-    assert answers(keyed.lab, "a", keyed.address("b"))
+    # charon has states with the old port go before those with the new one come
+    assert answers(keyed.lab, "a", keyed.address("b"), "-c3")
     assert any("NAT mappings of CHILD_SA" in line for line in keyed.charons[1].log())
     assert float(lost(pings)) < 80
     assert keyed.spis() == keyed.spis(1) == before

@@ -61,7 +61,7 @@ class Gateway:
 
     def __init__(self, namespace: Namespace, outlets: Outlets) -> None:
         self.namespace = namespace
-        namespace.answers_tcp = True
+        namespace.path.answers_tcp = True
         self.outlets = outlets
         self.nowhere = self.unclaimed = self.failed = 0
         self.deaf_to = 0

@@ -79,6 +79,10 @@ class Context:
         self.fragments = Fragments()
         self.sent_fragments = Fragments()
         self.cut_before = False
+        # True where TCP of this host does not know what IPsec adds. On Linux it does (xfrm_mtu), and of IPv6
+        # in transport mode only its packets would be fragmented. Then what is too long is answered as IPv4's
+        # is, if every link carries what is left.
+        self.answers_tcp = False
         # ICMP errors about fragments, that are to be sent.
         self.answers: deque[bytes] = deque(maxlen=_ANSWERS_MAX)
         self.icmp_allowance = Allowance()

@@ -35,15 +35,11 @@ _DEFAULT_MTU = 1500
 
 
 class Bundles:
-    """The state combinations in use, as rows of an array that the compiled path reads.
-
-    `answers_tcp`: see Namespace.
-    """
+    """The state combinations in use, as rows of an array that the compiled path reads."""
 
     def __init__(self) -> None:
         self.rows: Int64s = np.zeros((_BUNDLES_START, runs.BUNDLE_COLUMNS), np.int64)
         self._of: dict[tuple[int, ...], int] = {}
-        self.answers_tcp = False
 
     def __len__(self) -> int:
         return len(self._of)
@@ -52,19 +48,23 @@ class Bundles:
         """Forget all bundles; flows that name one must go too."""
         self._of.clear()
 
-    def number(self, states: tuple[State, ...], path_mtu: int) -> int:
-        """The bundle of these states (innermost first), made if need be. Follows: xfrm_bundle_create."""
+    def number(self, states: tuple[State, ...], path_mtu: int, answers_tcp: bool = False) -> int:
+        """The bundle of these states (innermost first), made if need be. Follows: xfrm_bundle_create.
+
+        `answers_tcp`, always the same: see Context.
+        """
         key = (path_mtu, *(state.genid * 2 + state.dying for state in states))
         found = self._of.get(key)
         if found is None:
             found = len(self._of)
             if found == self.rows.shape[0]:
                 self.rows = np.concatenate([self.rows, np.zeros_like(self.rows)])
-            self._write(self.rows[found], states, path_mtu)
+            self._write(self.rows[found], states, path_mtu, answers_tcp)
             self._of[key] = found
         return found
 
-    def _write(self, row: Int64s, states: tuple[State, ...], path_mtu: int) -> None:
+    @staticmethod
+    def _write(row: Int64s, states: tuple[State, ...], path_mtu: int, answers_tcp: bool) -> None:
         row[:] = 0
         row[runs.DEPTH] = len(states)
         row[runs.HEAD] = sum(satable.header_bytes(state) for state in states)
@@ -83,7 +83,7 @@ class Bundles:
                 row[runs.MTU + depth] = limit
             if state.config.mode == Mode.IPTFS:
                 limit = satable.inner_mtu(state, limit)
-        if self.answers_tcp and limit >= layer.IPV6_MIN_MTU and states[0].config.mode == Mode.TRANSPORT:
+        if answers_tcp and limit >= layer.IPV6_MIN_MTU and states[0].config.mode == Mode.TRANSPORT:
             row[runs.TCP] = limit
 
 
@@ -303,7 +303,7 @@ def _outcome(context: Context, bundles: Bundles, found: Resolution) -> tuple[Out
 
 
 def _bundle(context: Context, bundles: Bundles, states: tuple[State, ...]) -> int:
-    return bundles.number(states, context.mtus.of(states[-1].config.daddr))
+    return bundles.number(states, context.mtus.of(states[-1].config.daddr), context.answers_tcp)
 
 
 def _hold(context: Context, batch: Batch, candidates: Int64s, hold: bool) -> None:
