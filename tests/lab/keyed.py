@@ -7,7 +7,7 @@ import subprocess
 from dataclasses import dataclass
 
 from ike.connection import OWN_RUN, PATH, Connection
-from lab.ends import UXFRM, End
+from lab.ends import UXFRM, End, answers
 from uxfrm.daemon import client
 from uxfrm.lab.network import Lab
 from uxfrm.lab.watch import Kind, Seen
@@ -77,6 +77,27 @@ class Keyed:
         count = str(int(seconds * 50))
         line = self.lab.command(host, "ping", "-q", "-i0.02", "-W2", "-c", count, self.address(to))
         return subprocess.Popen(line, stdout=subprocess.PIPE, text=True)
+
+
+@dataclass
+class Paired(Keyed):
+    """Gateways with an IKE daemon each; `nat`: the left one is behind it."""
+
+    nat: bool
+
+    @property
+    def kind(self) -> Kind:
+        """What the router must see."""
+        return Kind.UDP if self.nat else Kind.ESP
+
+    def check_hosts_talk(self) -> None:
+        """Both ways, sealed, and after IKE."""
+        assert answers(self.lab, "a", self.address("b"))
+        if not self.nat:  # the lab's NAT knows the way back of connections alone
+            assert answers(self.lab, "b", self.address("a"))
+        seen = self.sealed(self.kind)
+        assert seen.total(self.kind) >= 2
+        assert seen.total(Kind.IKE) >= 4
 
 
 def lost(pings: subprocess.Popen[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -10,11 +11,10 @@ import pytest
 
 from ike.charon import CHARON, Charon, Settings, configure
 from lab.ends import answers
-from lab.keyed import QUEUES, TUN, Keyed, connection, hold, lost, served
+from lab.keyed import QUEUES, TUN, Paired, connection, hold, lost, served
 from lab.linux_node import LinuxNode, one_end
 from uxfrm.lab.network import Lab
 from uxfrm.lab.plan import two_gateways
-from uxfrm.lab.watch import Kind
 from waiting import until
 
 pytestmark = pytest.mark.linux
@@ -40,17 +40,11 @@ class LinuxCharon:
             raise SystemExit(f"{words}: {out}{err}{self._guest.read('/run/charon.log')[-3000:]}")
 
 
-class Pair(Keyed):
-    """uxfrm's gateway with a charon, and Linux's; `nat`: the first is behind it."""
+@dataclass
+class Pair(Paired):
+    """uxfrm's gateway with a charon, and Linux's."""
 
-    def __init__(self, lab: Lab, daemons: object, charons: tuple[Charon, LinuxCharon], nat: bool) -> None:
-        super().__init__(lab, daemons)  # type: ignore[arg-type]
-        self.charons, self.nat = charons, nat
-
-    @property
-    def kind(self) -> Kind:
-        """What the router must see."""
-        return Kind.UDP if self.nat else Kind.ESP
+    charons: tuple[Charon, LinuxCharon]
 
     def take_down(self) -> None:
         """The IKE_SA and all that it keyed."""
@@ -72,16 +66,11 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         node.guest.write("/proc/sys/net/core/xfrm_larval_drop", "0")
         lab.watch.seen()
         left.swanctl("--initiate", "--child", "tunnel")
-        yield Pair(lab, (end, node), (left, right), nat)
+        yield Pair(lab, (end, node), nat, (left, right))  # type: ignore[arg-type]
 
 
 def test_hosts_behind_the_gateways_talk(pair: Pair) -> None:
-    assert answers(pair.lab, "a", pair.address("b"))
-    if not pair.nat:  # the lab's NAT knows the way back of connections alone
-        assert answers(pair.lab, "b", pair.address("a"))
-    seen = pair.sealed(pair.kind)
-    assert seen.total(pair.kind) >= 2
-    assert seen.total(Kind.IKE) >= 4
+    pair.check_hosts_talk()
 
 
 def test_rekeying_under_traffic_loses_nothing(pair: Pair) -> None:

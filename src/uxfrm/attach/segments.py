@@ -14,10 +14,11 @@ import socket
 import struct
 
 from uxfrm.model.address import AF_INET, AF_INET6
+from uxfrm.netlink.wire import NLM_F_REQUEST, Message, attributes, messages
 
-_NETLINK_SOCK_DIAG, _BY_FAMILY, _REQUEST = 4, 20, 1
+_NETLINK_SOCK_DIAG, _BY_FAMILY = 4, 20
 _TCP, _INFO, _ALL_STATES, _NO_COOKIE = 6, 2, 0xFFFFFFFF, b"\xff" * 8
-_HEADER, _MESSAGE, _ANSWER = 16, 72, 8192
+_MESSAGE, _ANSWER = 72, 8192
 _TIMESTAMPS, _TIMESTAMPS_BYTES = 1, 12
 _BASE = 20
 _OPTIONS_AT, _MSS_AT = 5, 16  # in struct tcp_info
@@ -45,9 +46,8 @@ class Segments:
         family = AF_INET if len(source) == 4 else AF_INET6
         ends = ports + source.ljust(16, b"\0") + destination.ljust(16, b"\0") + bytes(4) + _NO_COOKIE
         asked = struct.pack("=BBBxI", family, _TCP, 1 << _INFO - 1, _ALL_STATES) + ends
-        head = struct.pack("=IHHII", _HEADER + len(asked), _BY_FAMILY, _REQUEST, 0, 0)
         try:
-            self._socket.sendto(head + asked, (0, 0))
+            self._socket.sendto(Message(_BY_FAMILY, NLM_F_REQUEST, 0, 0, asked).pack(), (0, 0))
             answer = self._socket.recv(_ANSWER)
         except OSError:
             return None
@@ -62,16 +62,12 @@ class Segments:
 
 def _segment(answer: bytes) -> int | None:
     """Bytes of the TCP header without options that come and go, and of the payload behind it."""
-    if len(answer) < _HEADER + _MESSAGE or struct.unpack_from("=H", answer, 4)[0] != _BY_FAMILY:
-        return None
-    at = _HEADER + _MESSAGE
-    while at + 4 <= len(answer):
-        length, kind = struct.unpack_from("=HH", answer, at)
-        if length < 4 or at + length > len(answer):
+    for message in messages(answer):
+        if message.type != _BY_FAMILY or len(message.payload) < _MESSAGE:
             return None
-        if kind == _INFO and length >= 4 + _MSS_AT + 4:
-            options = answer[at + 4 + _OPTIONS_AT]
-            mss: int = struct.unpack_from("=I", answer, at + 4 + _MSS_AT)[0]
-            return _BASE + mss + (_TIMESTAMPS_BYTES if options & _TIMESTAMPS else 0)
-        at += (length + 3) & ~3
+        found = {kind: value for kind, value, _ in attributes(message.payload, _MESSAGE)[0]}
+        info = found.get(_INFO, b"")
+        if len(info) >= _MSS_AT + 4:
+            mss: int = struct.unpack_from("=I", info, _MSS_AT)[0]
+            return _BASE + mss + (_TIMESTAMPS_BYTES if info[_OPTIONS_AT] & _TIMESTAMPS else 0)
     return None
